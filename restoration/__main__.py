@@ -1,0 +1,120 @@
+"""`python -m restoration old.jpg new.jpg`: restore a photo without a server."""
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from restoration.device import PrecisionChoice
+from restoration.errors import InvalidOption, NoRelease, RestorationError
+from restoration.photo import Photo, PhotoFormat, decode_photo, encode_photo
+from restoration.release import read_release
+from restoration.restorer import MODES, RestoreOptions, Restorer
+
+FORMATS: tuple[PhotoFormat, ...] = get_args(PhotoFormat)
+FORMAT_OF_SUFFIX: dict[str, PhotoFormat] = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 2 with one line on stderr that says what is wrong."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        print(_restore_file(chosen))
+    except RestorationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m restoration", description="Restore a scanned photograph.")
+    parser.add_argument("old", type=Path, help="the damaged photo: JPEG, PNG, WebP or TIFF")
+    parser.add_argument("new", type=Path, help="where the restored photo goes")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")
+    parser.add_argument(
+        "--mode", choices=MODES, default="auto", help="tile: full resolution; resize: fast preview; auto: the best"
+    )
+    parser.add_argument(
+        "--sensitivity", type=float, default=0.5, help="0 to 1: how readily something counts as damage (default 0.5)"
+    )
+    parser.add_argument("--damage-map", type=Path, metavar="PNG", help="also write where damage was found, in grey")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the new file's name, else the old photo's")
+    parser.add_argument("--quality", type=int, help="1 to 100, of a JPEG or WebP; default: as the old photo's")
+    parser.add_argument("--model-store", type=Path, default=Path("model_store"), help="default: ./model_store")
+    parser.add_argument("--release", metavar="NUMBER", help="such as 0001; default: the newest that works")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--precision", choices=get_args(PrecisionChoice), default="auto", help="default: auto")
+    return parser
+
+
+def _restore_file(chosen: argparse.Namespace) -> str:
+    """Returns the line that says what was done."""
+    options = RestoreOptions(mode=chosen.mode, sensitivity=chosen.sensitivity)
+    targets = [target for target in (chosen.new, chosen.damage_map) if target is not None]
+    for target in targets:
+        _expect_free(target, overwrite=chosen.overwrite)
+    photo = decode_photo(chosen.old.read_bytes())
+    restorer = _load_restorer(chosen)
+    started_seconds = time.perf_counter()
+    restoration = restorer.restore(photo, options)
+    encoded = encode_photo(photo, restoration.samples, format=_format(chosen, photo), quality=chosen.quality)
+    seconds = time.perf_counter() - started_seconds
+    _write(chosen.new, encoded)
+    if chosen.damage_map is not None:
+        _write(chosen.damage_map, restoration.encode_damage_map())
+    found = f"{restoration.damage_ratio:.2%} of the photo restored" if restoration.mask.any() else "no damage found"
+    return f"{chosen.new}: {found} with release {restorer.release.version} in {seconds:.1f} seconds"
+
+
+def _load_restorer(chosen: argparse.Namespace) -> Restorer:
+    store: Path = chosen.model_store
+    if chosen.release is not None:
+        release = read_release(store, chosen.release)
+        return Restorer.load(release, device=chosen.device, precision=chosen.precision)
+    restorer, refused = Restorer.load_newest(store, device=chosen.device, precision=chosen.precision)
+    if restorer is None:
+        reasons = "; ".join(refused.values()) or "it is empty or missing; train and publish one, or name another store"
+        raise NoRelease(f"the model store {store} holds no release that works: {reasons}")
+    for reason in refused.values():
+        print(f"warning: {reason}", file=sys.stderr)
+    return restorer
+
+
+def _expect_free(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise InvalidOption(f"{target} exists already; choose another name or add --overwrite")
+    if not target.parent.is_dir():
+        raise InvalidOption(f"the folder {target.parent} does not exist; create it first")
+
+
+def _format(chosen: argparse.Namespace, photo: Photo) -> PhotoFormat | None:
+    """None for the photo's own, because a photo that needs nothing then comes back byte for byte."""
+    wanted: PhotoFormat | None = chosen.format or FORMAT_OF_SUFFIX.get(chosen.new.suffix.lower())
+    return None if wanted == photo.format else wanted
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Whole or not at all: written beside, then renamed."""
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""A generator on a device: where it runs, in which precision, in which batch shapes."""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from restoration.errors import InvalidOption
+from restoration.generator import Generator
+
+Precision = Literal["bfloat16", "float32"]
+PrecisionChoice = Literal["auto", "bfloat16", "float32"]
+
+DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class TileGenerator(Protocol):
+    """The joint between a photo and a network: two calls on batches of tiles, CPU tensors.
+
+    Results must not depend on what else is in the batch. `batch_size` is how many tiles a call should bring; fewer
+    are fine.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
+
+    def fill(self, tiles: Tensor, mask: Tensor) -> Tensor:
+        """The same tiles and their mask, (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in [0, 1]."""
+
+
+class DeviceGenerator:
+    """A `Generator` made ready to restore: moved, cast, in inference mode, in batch shapes that give the same bits.
+
+    Takes and returns CPU tensors. It takes the generator over: its convolutions are cast in place. A tile's result
+    must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at another
+    batch size. On CUDA every batch is therefore padded to `batch_size`; on a CPU, to the next power of two: batches of
+    1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
+    """
+
+    def __init__(
+        self, generator: Generator, device: torch.device, precision: Precision, *, batch_size: int = 8
+    ) -> None:
+        if batch_size < 1:
+            raise InvalidOption(f"batch_size is {batch_size}, expected at least 1")
+        self.device = device
+        self.precision: Precision = precision
+        self.batch_size = batch_size
+        self._generator = _prepare(generator, device, precision)
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        """tiles: (N, 3, T, T) float32 in [0, 1]; returns (N, 1, T, T) float32 in [0, 1]."""
+        return self._compute(self._generator.detect, tiles)
+
+    def fill(self, tiles: Tensor, mask: Tensor) -> Tensor:
+        """tiles: (N, 3, T, T) float32 in [0, 1]; mask: (N, 1, T, T), 0 or 1; returns (N, 3, T, T) float32 in [0, 1]."""
+        return self._compute(self._generator.fill, tiles, mask)
+
+    @torch.inference_mode()
+    def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        batches = zip(*(torch.split(tiles, self.batch_size) for tiles in inputs), strict=True)
+        return torch.cat([self._compute_batch(network, *batch) for batch in batches])
+
+    def _compute_batch(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        num_tiles = len(inputs[0])
+        padded = [self._to_device(_pad_batch(tiles, self._padded_size(num_tiles))) for tiles in inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            results = network(*padded)
+        return results[:num_tiles].float().cpu()
+
+    def _to_device(self, tiles: Tensor) -> Tensor:
+        return tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _padded_size(self, num_tiles: int) -> int:
+        if self.device.type == "cuda":
+            return self.batch_size
+        smallest = 1 if self.precision == "bfloat16" else 2
+        return max(smallest, 1 << (num_tiles - 1).bit_length())
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: CUDA where there is one, else the CPU. Raises InvalidOption for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InvalidOption(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidOption(f"device {name} is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu")
+    return device
+
+
+def choose_precision(device: torch.device, precision: PrecisionChoice = "auto") -> Precision:
+    """`auto`: bfloat16 wherever the hardware multiplies it natively, because emulated it is slower than float32."""
+    if precision not in get_args(PrecisionChoice):
+        raise InvalidOption(f"precision is {precision!r}, expected one of {', '.join(get_args(PrecisionChoice))}")
+    if precision != "auto":
+        return precision
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
+    return "bfloat16" if native else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _prepare(generator: Generator, device: torch.device, precision: Precision) -> Generator:
+    """Convolutions in the precision, everything else (BatchNorm) in float32; autocast casts what flows between."""
+    generator = generator.eval().requires_grad_(False).to(device)
+    for module in generator.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(DTYPES[precision])
+            module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
+    return generator
+
+
+def _pad_batch(tiles: Tensor, size: int) -> Tensor:
+    """Repeat the last tile until the batch holds `size`."""
+    missing = size - len(tiles)
+    return tiles if missing == 0 else torch.cat([tiles, tiles[-1:].expand(missing, -1, -1, -1)])

@@ -1,0 +1,88 @@
+"""Everything that can go wrong in the domain, as one tree.
+
+RestorationError
+├── PhotoError                 the photo is at fault
+│   ├── UnsupportedFormat      not a format on the list
+│   ├── UnsupportedPhoto       the format is taken, but not this kind of photo (16 bit, CMYK, animation)
+│   ├── PhotoUndecodable       the bytes are damaged or are not what they claim to be
+│   └── PhotoTooLarge          more pixels, or a longer side, than the limit
+├── InvalidOption              an option is out of range, or cannot be had for this photo
+├── ReleaseError               the model store or a release in it is at fault
+│   ├── NoRelease              the store holds no release that can be served
+│   ├── ReleaseInvalid         a release fails its checks: manifest, checksum, shapes, self-test
+│   └── ReleaseExists          a release is immutable; its number is taken
+└── TrainingError              the training job cannot go on
+    ├── DataError              a data folder is empty, unpaired or unreadable
+    ├── CheckpointError        a checkpoint is missing, or of another run
+    └── LossNotFinite          a loss turned NaN or infinite
+
+Every message says what was found, what was expected and what to do.
+"""
+
+
+class RestorationError(Exception):
+    """The base of all domain errors."""
+
+
+class PhotoError(RestorationError):
+    """The photo is at fault."""
+
+
+class UnsupportedFormat(PhotoError):
+    """The bytes are not in a format on the list."""
+
+
+class UnsupportedPhoto(PhotoError):
+    """The format is on the list, but this kind of photo is not."""
+
+
+class PhotoUndecodable(PhotoError):
+    """The bytes are damaged, truncated, or not what their header claims."""
+
+
+class PhotoTooLarge(PhotoError):
+    """The photo has more pixels, or a longer side, than the limit."""
+
+    def __init__(self, height_px: int, width_px: int, limit: str) -> None:
+        super().__init__(
+            f"the photo has {width_px} x {height_px} pixels ({height_px * width_px:,}), but the limit is {limit}; "
+            "send a smaller scan or raise the limit"
+        )
+        self.height_px = height_px
+        self.width_px = width_px
+
+
+class InvalidOption(RestorationError):
+    """An option is out of range, or cannot be had for this photo."""
+
+
+class ReleaseError(RestorationError):
+    """The model store or a release in it is at fault."""
+
+
+class NoRelease(ReleaseError):
+    """The store holds no release that can be served."""
+
+
+class ReleaseInvalid(ReleaseError):
+    """A release fails its checks: manifest, checksums, shapes or golden self-test."""
+
+
+class ReleaseExists(ReleaseError):
+    """A release is immutable and its number is taken."""
+
+
+class TrainingError(RestorationError):
+    """The training job cannot go on."""
+
+
+class DataError(TrainingError):
+    """A data folder is empty, unpaired or unreadable."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class LossNotFinite(TrainingError):
+    """A loss turned NaN or infinite; the message names the step and the batch's seed."""

@@ -1,0 +1,256 @@
+"""The generators and their frozen configs.
+
+`pix2pix` is the original's U-Net (Isola et al. 2017, arXiv 1611.07004), kept as the baseline.
+`detect-fill` is ours: a small U-Net finds the damage, the Pix2Pix generator proper paints what was there.
+Both offer `detect` and `fill` on batches of tiles; what happens between the two is the restorer's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restoration.errors import ReleaseInvalid
+from restoration.tensors import from_signed_range, to_signed_range
+
+ERASED = 0.5
+"""The value that an erased sample has in front of the filler."""
+
+
+class Generator(nn.Module):
+    """What every generator offers. Tiles are square, their side a multiple of `tile_multiple_px`."""
+
+    architecture: ClassVar[str]
+    tile_multiple_px: ClassVar[int]
+    conditions: ClassVar[tuple[str, ...]] = ()
+    config: Any
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        """tiles: (N, 3, T, T) float in [0, 1]; returns the damage map, (N, 1, T, T) float in [0, 1]."""
+        raise NotImplementedError
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Paint what was under the mask.
+
+        tiles: (N, 3, T, T) float in [0, 1]; mask: (N, 1, T, T), 0 or 1; conditions: (N, len(self.conditions), T, T)
+        float in [0, 1], or None for each condition's default. Returns (N, 3, T, T) float in [0, 1], of which only
+        the part under the mask means anything.
+        """
+        raise NotImplementedError
+
+
+# --- detect-fill ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DetectFillConfig:
+    """Channels at 1/2, 1/4, 1/8 and 1/16 of the tile's side; dilations of the blocks at 1/16."""
+
+    detector_channels: tuple[int, ...] = (32, 48, 96, 128)
+    detector_dilations: tuple[int, ...] = (1, 2, 4)
+    filler_channels: tuple[int, ...] = (40, 80, 144, 224)
+    filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
+
+
+class ResidualConv(nn.Module):
+    """x + act(conv(x)). No normalisation: statistics of a tile would show at its seams (arXiv 2503.19545)."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.leaky_relu(self.conv(x), 0.2)
+
+
+class UNet(nn.Module):
+    """(N, in, T, T) to (N, out, T, T) logits, T a multiple of 16; skips are added, not concatenated.
+
+    Pixel unshuffle keeps the full-resolution layers cheap, nearest upsampling and a pixel shuffle with ICNR weights
+    keep the grid out (arXiv 1707.02937; Odena et al. 2016 on transposed convolutions).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...], dilations: tuple[int, ...]):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels * 4, channels[0], 3, padding=1)
+        self.encoders = nn.ModuleList(ResidualConv(c) for c in channels[:-1])
+        self.downs = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
+        )
+        self.context = nn.Sequential(*(ResidualConv(channels[-1], dilation) for dilation in dilations))
+        self.ups = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))
+        self.decoders = nn.ModuleList(ResidualConv(c) for c in channels[:-1])
+        self.head = nn.Conv2d(channels[0], out_channels * 4, 3, padding=1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for residual in self.modules():
+            if isinstance(residual, ResidualConv):  # without norm, a sum of full-strength branches would grow
+                residual.conv.weight.data.mul_(0.5)
+        # ICNR: the four phases of the pixel shuffle start equal, so that no checkerboard is there to unlearn
+        phases = self.head.weight.data[::4].mul(0.5)
+        self.head.weight.data.copy_(phases.repeat_interleave(4, dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(F.pixel_unshuffle(x, 2)), 0.2)  # (N, c0, T/2, T/2)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = F.leaky_relu(down(x), 0.2)
+        x = self.context(x)  # (N, c3, T/16, T/16)
+        for up, decoder, skip in zip(
+            reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
+        ):  # coarse to fine
+            x = decoder(F.interpolate(up(x), scale_factor=2.0, mode="nearest") + skip)
+        return F.pixel_shuffle(self.head(x), 2)
+
+
+class DetectFill(Generator):
+    """Detect, erase, fill: two U-Nets with skip connections in one release.
+
+    Condition `see_through`: 1 where the filler may look at the damaged samples (a translucent stain still shows what is
+    under it, and a false alarm comes back as it was), 0 where they are erased before it looks. Default 1.
+    """
+
+    architecture = "detect-fill"
+    tile_multiple_px = 32
+    conditions = ("see_through",)
+
+    def __init__(self, config: DetectFillConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or DetectFillConfig()
+        self.detector = UNet(3, 1, self.config.detector_channels, self.config.detector_dilations)
+        self.filler = UNet(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        return torch.sigmoid(self.detect_logits(tiles).float())
+
+    def detect_logits(self, tiles: Tensor) -> Tensor:
+        """(N, 3, T, T) float in [0, 1] to (N, 1, T, T) logits, for the loss."""
+        logits: Tensor = self.detector(tiles - 0.5)
+        return logits
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        return self.fill_unclipped(tiles, mask, conditions).float().clamp(0.0, 1.0)
+
+    def fill_unclipped(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """`fill` before clipping, for the loss: a clipped sample would have no gradient."""
+        see_through = torch.ones_like(mask) if conditions is None else conditions
+        erased = mask * (1.0 - see_through)
+        seen = tiles * (1.0 - erased) + ERASED * erased
+        from_grey: Tensor = self.filler(torch.cat([seen - 0.5, mask, mask * see_through], dim=1))
+        return from_grey + 0.5
+
+
+# --- pix2pix --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig:
+    """The original notebook's figures."""
+
+    channels: int = 64
+    dropout: float = 0.5
+
+
+def _down(in_channels: int, out_channels: int, *, norm: bool = True) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=not norm, padding_mode="reflect")
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels)] if norm else [conv]
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2))
+
+
+def _up(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+    )
+
+
+class Pix2Pix(Generator):
+    """The original's U-Net: 8 downs, 8 ups, skips concatenated, 54.4 M parameters. It repaints everything."""
+
+    architecture = "pix2pix"
+    tile_multiple_px = 256
+
+    def __init__(self, config: Pix2PixConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or Pix2PixConfig()
+        c = self.config.channels
+        downs = [c, c * 2, c * 4, *[c * 8] * 4]
+        self.downs = nn.ModuleList(
+            _down(fine, coarse, norm=index > 0)
+            for index, (fine, coarse) in enumerate(zip([3, *downs[:-1]], downs, strict=True))
+        )
+        self.bottleneck = nn.Sequential(nn.Conv2d(c * 8, c * 8, 4, 2, 1), nn.ReLU())  # 2x2 to 1x1
+        ups = [c * 8] * 4 + [c * 4, c * 2, c]
+        inputs = [c * 8, *(skip + up for skip, up in zip(reversed(downs[1:]), ups[:-1], strict=True))]
+        self.ups = nn.ModuleList(
+            _up(in_channels, out_channels, self.config.dropout if index < 3 else 0.0)
+            for index, (in_channels, out_channels) in enumerate(zip(inputs, ups, strict=True))
+        )
+        self.head = nn.Sequential(nn.ConvTranspose2d(c * 2, 3, 4, 2, 1), nn.Tanh())
+
+    def forward(self, damaged: Tensor) -> Tensor:
+        """damaged: (N, 3, 256, 256) float in [-1, 1]; returns the same."""
+        x, skips = damaged, []
+        for down in self.downs:
+            x = down(x)
+            skips.append(x)
+        x = self.bottleneck(x)
+        for up, skip in zip(self.ups, reversed(skips), strict=True):
+            x = torch.cat([up(x), skip], dim=1)
+        restored: Tensor = self.head(x)
+        return restored
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        return torch.ones_like(tiles[:, :1], dtype=torch.float32)
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        return from_signed_range(self(to_signed_range(tiles)).float()).clamp(0.0, 1.0)
+
+
+# --- by name --------------------------------------------------------------------------------------------------------
+
+ARCHITECTURES: dict[str, tuple[type[Generator], type]] = {
+    DetectFill.architecture: (DetectFill, DetectFillConfig),
+    Pix2Pix.architecture: (Pix2Pix, Pix2PixConfig),
+}
+
+
+def build_generator(architecture: str, config: Mapping[str, object]) -> Generator:
+    """Build an untrained generator from its name and config as a manifest holds them.
+
+    Raises ReleaseInvalid for a name or a config field that this version does not know.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ReleaseInvalid(f"architecture {architecture!r} is not known here; known are {', '.join(ARCHITECTURES)}")
+    generator_type, config_type = ARCHITECTURES[architecture]
+    known = {field.name for field in dataclasses.fields(config_type)}
+    if unknown := sorted(set(config) - known):
+        raise ReleaseInvalid(
+            f"{architecture} config has unknown fields {', '.join(unknown)}; known are {sorted(known)}"
+        )
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    try:
+        return generator_type(config_type(**values))
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ReleaseInvalid(f"{architecture} cannot be built from config {dict(config)}: {error}") from error
+
+
+def config_of(generator: Generator) -> dict[str, object]:
+    """The config as a manifest holds it: plain JSON values."""
+    values: dict[str, object] = dataclasses.asdict(generator.config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

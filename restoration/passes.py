@@ -1,0 +1,151 @@
+"""One pass over a photo at one scale: the damage map first, then what was under the mask.
+
+`TilePass` works at the photo's own scale, tile by tile. `ResizePass` sees the whole photo at once in a single tile.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from restoration.device import TileGenerator
+from restoration.tensors import stack_tiles, to_samples
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles
+
+TILE_PX = 256
+OVERLAP_PX = 64
+
+Item = TypeVar("Item")
+
+
+class Pass(Protocol):
+    """colour: (H, W, 3) uint8, what the generator sees of a photo."""
+
+    def detect(self, colour: np.ndarray) -> np.ndarray:
+        """Returns the damage map, (H, W) uint8, 255 is certain damage."""
+
+    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """mask: (H, W) bool; returns (H, W, 3) uint8, of which only what lies under the mask means anything."""
+
+
+class TilePass:
+    """The native pass: overlapping tiles, of which only those that the mask touches are filled.
+
+    `offset_px` moves the grid of tiles; the result should hardly change.
+    """
+
+    def __init__(self, generator: TileGenerator, *, offset_px: int = 0) -> None:
+        self._generator = generator
+        self._offset_px = offset_px
+
+    def detect(self, colour: np.ndarray) -> np.ndarray:
+        plan = self._plan(colour)
+        maps = _in_batches(cut_tiles(colour, plan), self._detect_batch, self._generator.batch_size)
+        damage_map = np.empty(colour.shape[:2], np.uint8)
+        for top, band in blend_tiles(plan, maps, num_channels=1):
+            damage_map[top : top + len(band)] = _band_to_samples(band)[:, :, 0]
+        return damage_map
+
+    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        plan = self._plan(colour)
+        pictures = _in_batches(_touched_tiles(colour, mask, plan), self._fill_batch, self._generator.batch_size)
+        filled = np.zeros(colour.shape, np.uint8)  # rows that are never written cost no memory
+        for top, band in blend_tiles(plan, pictures):
+            if mask[top : top + len(band)].any():
+                filled[top : top + len(band)] = _band_to_samples(band)
+        return filled
+
+    def _plan(self, colour: np.ndarray) -> TilePlan:
+        height_px, width_px = colour.shape[:2]
+        return plan_tiles(height_px, width_px, tile_px=TILE_PX, overlap_px=OVERLAP_PX, offset_px=self._offset_px)
+
+    def _detect_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
+        return self._generator.detect(stack_tiles(tiles))
+
+    def _fill_batch(self, tiles_and_masks: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+        tiles, masks = zip(*tiles_and_masks, strict=True)
+        return self._generator.fill(stack_tiles(tiles), _stack_masks(masks))
+
+
+class ResizePass:
+    """The coarse pass alone: the photo is squeezed into one tile, as the original notebook does with every photo.
+
+    Fast, and of preview quality: what it writes has the tile's resolution. The aspect ratio is not kept.
+    """
+
+    def __init__(self, generator: TileGenerator) -> None:
+        self._generator = generator
+
+    def detect(self, colour: np.ndarray) -> np.ndarray:
+        damage_map = self._generator.detect(stack_tiles([_to_one_tile(colour)]))
+        return _resize(to_samples(damage_map[0])[:, :, 0], colour.shape[:2], Image.Resampling.BILINEAR)
+
+    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        tiles, masks = stack_tiles([_to_one_tile(colour)]), _stack_masks([_mask_of_one_tile(mask)])
+        picture = to_samples(self._generator.fill(tiles, masks)[0])
+        return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
+
+
+def _touched_tiles(
+    colour: np.ndarray, mask: np.ndarray, plan: TilePlan
+) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
+    for tile, tile_mask in zip(cut_tiles(colour, plan), cut_tiles(mask[:, :, None], plan), strict=True):
+        yield (tile, tile_mask) if tile_mask.any() else None
+
+
+def _in_batches(
+    items: Iterable[Item | None], compute: Callable[[Sequence[Item]], Tensor], batch_size: int
+) -> Iterator[np.ndarray | None]:
+    """Compute the items, `batch_size` at a time, and pass the Nones between them through, in order.
+
+    compute: items to (N, C, T, T) float32; yields (T, T, C) float32.
+    """
+    waiting: list[Item | None] = []
+    num_waiting = 0
+    for item in items:
+        waiting.append(item)
+        num_waiting += item is not None
+        if num_waiting == batch_size:
+            yield from _answers(waiting, compute)
+            waiting, num_waiting = [], 0
+    yield from _answers(waiting, compute)
+
+
+def _answers(
+    waiting: Sequence[Item | None], compute: Callable[[Sequence[Item]], Tensor]
+) -> Iterator[np.ndarray | None]:
+    batch = [item for item in waiting if item is not None]
+    answers = iter(compute(batch).permute(0, 2, 3, 1).numpy() if batch else ())
+    for item in waiting:
+        yield None if item is None else next(answers)
+
+
+def _band_to_samples(band: np.ndarray) -> np.ndarray:
+    """band: (rows, W, C) float32 in [0, 1]; returns the same as uint8."""
+    return to_samples(torch.from_numpy(band).permute(2, 0, 1))
+
+
+def _stack_masks(masks: Sequence[np.ndarray]) -> Tensor:
+    """masks: N arrays (T, T, 1) bool; returns (N, 1, T, T) float32, 0 or 1."""
+    return torch.from_numpy(np.stack(masks)).permute(0, 3, 1, 2).float()
+
+
+def _to_one_tile(colour: np.ndarray) -> np.ndarray:
+    return _resize(colour, (TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+
+
+def _resize(samples: np.ndarray, size_px: tuple[int, ...], resampling: Image.Resampling) -> np.ndarray:
+    """samples: (H, W) or (H, W, 3) uint8; size_px: height, width."""
+    height_px, width_px = size_px
+    return np.asarray(Image.fromarray(samples).resize((width_px, height_px), resampling))
+
+
+def _mask_of_one_tile(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool to (TILE_PX, TILE_PX, 1) bool, set where any sample under it is: a hairline must not get lost."""
+    for axis in (0, 1):
+        starts = np.arange(TILE_PX) * mask.shape[axis] // TILE_PX
+        mask = np.logical_or.reduceat(mask, starts, axis=axis)
+    return mask[:, :, None]

@@ -1,0 +1,80 @@
+"""What a photo carries beside its samples, in the form that it takes to another format."""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeGuard
+
+from PIL import ImageFile
+
+from restoration.photo_tags import (
+    RATIONAL,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    Tag,
+    read_tags,
+    without_thumbnail,
+)
+
+_MAX_DPI = 65_535  # JPEG's field is 16 bits wide
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """icc_profile; exif: without the prefix that JPEG gives it, and without its thumbnail, which would be stale;
+    xmp; dpi: horizontal, vertical."""
+
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+
+class OpenedPhoto(NamedTuple):
+    """A file whose header has been read and whose samples have not; `traits` belong to its format; `exif` where
+    Pillow doesn't have it."""
+
+    file: ImageFile.ImageFile
+    traits: Any
+    exif: bytes | None = None
+
+
+def read_metadata(info: Mapping[Any, Any], exif: bytes | None = None) -> Metadata:
+    """From what Pillow's readers leave in `info`; whatever is not of the expected kind is left out."""
+    exif = exif or _bytes_or_none(info.get("exif"))
+    exif = without_thumbnail(exif.removeprefix(b"Exif\0\0")) if exif else None
+    return Metadata(
+        icc_profile=_bytes_or_none(info.get("icc_profile")),
+        exif=exif,
+        xmp=_bytes_or_none(info.get("xmp")),
+        dpi=_read_dpi(info.get("dpi")) or (_read_dpi_from_exif(exif) if exif else None),
+    )
+
+
+def _bytes_or_none(value: object) -> bytes | None:
+    return value if isinstance(value, bytes) and value else None
+
+
+def _read_dpi(value: Any) -> tuple[float, float] | None:
+    try:
+        horizontal, vertical = (float(number) for number in value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if all(math.isfinite(number) and 1 <= number <= _MAX_DPI for number in (horizontal, vertical)):
+        return horizontal, vertical
+    return None
+
+
+def _read_dpi_from_exif(exif: bytes) -> tuple[float, float] | None:
+    tags = read_tags(exif, (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT))
+    resolution = [tags.get(X_RESOLUTION), tags.get(Y_RESOLUTION)]
+    unit = tags.get(RESOLUTION_UNIT)
+    per_inch = 2.54 if isinstance(unit, Tag) and unit.data[:1] == b"\3" else 1.0  # 3: per centimetre
+    fractions = [struct.unpack("<LL", tag.data) for tag in resolution if _is_fraction(tag)]
+    return _read_dpi([per_inch * above / below for above, below in fractions if below])
+
+
+def _is_fraction(tag: object) -> TypeGuard[Tag]:
+    return isinstance(tag, Tag) and tag.type == RATIONAL and tag.num_values == 1

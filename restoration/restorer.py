@@ -1,0 +1,196 @@
+"""A damaged photo in, a restored one out.
+
+    photo ── detect ──► damage map ── threshold, damage, protect ──► mask
+    photo, mask ── fill ──► what was under the mask ── compose ──► samples
+
+Only samples under the mask are written; every other one keeps its value.
+"""
+
+import io
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from restoration.device import (
+    DeviceGenerator,
+    Precision,
+    PrecisionChoice,
+    TileGenerator,
+    choose_device,
+    choose_precision,
+)
+from restoration.errors import InvalidOption, ReleaseError
+from restoration.golden import check_golden, read_golden
+from restoration.masks import threshold_damage
+from restoration.passes import Pass, ResizePass, TilePass
+from restoration.photo import Photo
+from restoration.release import Release, list_releases, load_generator, read_release
+
+Mode = Literal["auto", "tile", "resize"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True, eq=False)
+class RestoreOptions:
+    """How a photo is restored. Raises InvalidOption for a value that cannot be.
+
+    mode: `tile` works at the photo's own scale, `resize` sees the whole photo in one tile (fast, preview quality),
+    `auto` is the best there is: `tile`, until the coarse passes exist.
+    sensitivity: in [0, 1], how readily something counts as damage.
+    damage, protect: (H, W) bool, on the photo's stored grid. Where `damage` is set the photo is restored in any case,
+    where `protect` is set it is never touched; `protect` wins.
+    """
+
+    mode: Mode = "auto"
+    sensitivity: float = 0.5
+    damage: np.ndarray | None = None
+    protect: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InvalidOption(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
+        if not (math.isfinite(self.sensitivity) and 0.0 <= self.sensitivity <= 1.0):
+            raise InvalidOption(f"sensitivity is {self.sensitivity}, expected a number in [0, 1]")
+        for name, mask in (("damage", self.damage), ("protect", self.protect)):
+            if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_):
+                raise InvalidOption(f"{name} is a {mask.ndim}-dimensional {mask.dtype} array, expected (H, W) bool")
+
+    def expect_size(self, height_px: int, width_px: int) -> None:
+        """Raises InvalidOption if `damage` or `protect` is not of the photo's size."""
+        for name, mask in (("damage", self.damage), ("protect", self.protect)):
+            if mask is not None and mask.shape != (height_px, width_px):
+                found = f"{mask.shape[1]} x {mask.shape[0]}"
+                raise InvalidOption(f"{name} has {found} pixels, expected the photo's {width_px} x {height_px}")
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """What became of a photo.
+
+    samples: (H, W, C) uint8, the photo's own array where nothing was to be done.
+    damage_map: (H, W) uint8, what the generator took for damage, 255 is certain; mask: (H, W) bool, what was written.
+    seconds: how long each stage took: detect, mask, fill, compose.
+    """
+
+    samples: np.ndarray
+    damage_map: np.ndarray
+    mask: np.ndarray
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def damage_ratio(self) -> float:
+        """The share of the photo's pixels that were written, in [0, 1]."""
+        return float(np.count_nonzero(self.mask) / self.mask.size)
+
+    def encode_damage_map(self) -> bytes:
+        """The damage map as a grey PNG."""
+        png = io.BytesIO()
+        Image.fromarray(self.damage_map).save(png, "PNG")
+        return png.getvalue()
+
+
+def restore_photo(
+    photo: Photo, generator: TileGenerator, options: RestoreOptions | None = None, *, offset_px: int = 0
+) -> Restoration:
+    """Restore a photo: the one function that the service, the archive tool and the evaluation call.
+
+    `offset_px` moves the grid of tiles, to show that no seam is left. Raises InvalidOption if `damage` or `protect`
+    does not have the photo's size.
+    """
+    options = options or RestoreOptions()
+    options.expect_size(photo.height_px, photo.width_px)
+    one_pass = ResizePass(generator) if options.mode == "resize" else TilePass(generator, offset_px=offset_px)
+    seconds: dict[str, float] = {}
+    colour = photo.colour()
+    with _timed(seconds, "detect"):
+        damage_map = one_pass.detect(colour)
+    with _timed(seconds, "mask"):
+        mask = decide_mask(damage_map, options)
+    samples = _write_damaged(photo, colour, mask, one_pass, seconds) if mask.any() else photo.samples
+    return Restoration(samples, damage_map, mask, seconds)
+
+
+def decide_mask(damage_map: np.ndarray, options: RestoreOptions) -> np.ndarray:
+    """damage_map: (H, W) uint8; returns (H, W) bool, which samples will be written."""
+    mask = threshold_damage(damage_map, options.sensitivity)
+    if options.damage is not None:
+        mask = mask | options.damage
+    if options.protect is not None:
+        mask = mask & ~options.protect
+    return mask
+
+
+def _write_damaged(
+    photo: Photo, colour: np.ndarray, mask: np.ndarray, one_pass: Pass, seconds: dict[str, float]
+) -> np.ndarray:
+    with _timed(seconds, "fill"):
+        filled = one_pass.fill(colour, mask)
+    with _timed(seconds, "compose"):
+        return photo.with_colour(filled, mask)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A release that was verified, loaded onto a device and has passed its golden self-test."""
+
+    release: Release
+    generator: DeviceGenerator
+
+    @classmethod
+    def load(
+        cls, release: Release, *, device: str = "auto", precision: PrecisionChoice = "auto", batch_size: int = 8
+    ) -> Self:
+        """Build, load, warm up, run the golden photo.
+
+        Raises ReleaseInvalid if the release cannot be loaded or fails its self-test, InvalidOption for a device,
+        precision or batch size that cannot be had here.
+        """
+        chosen = choose_device(device)
+        generator = DeviceGenerator(
+            load_generator(release), chosen, choose_precision(chosen, precision), batch_size=batch_size
+        )
+        golden = read_golden(release)
+        restoration = restore_photo(golden.damaged, generator)
+        check_golden(release, golden, restoration.samples, restoration.damage_map)
+        return cls(release, generator)
+
+    @classmethod
+    def load_newest(
+        cls, store: Path, *, device: str = "auto", precision: PrecisionChoice = "auto", batch_size: int = 8
+    ) -> tuple[Self | None, dict[str, str]]:
+        """The newest release that verifies, loads and passes its self-test; and why newer ones were refused."""
+        refused: dict[str, str] = {}
+        for version in reversed(list_releases(store)):
+            try:
+                release = read_release(store, version)
+                return cls.load(release, device=device, precision=precision, batch_size=batch_size), refused
+            except ReleaseError as error:
+                refused[version] = str(error)
+        return None, refused
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.device
+
+    @property
+    def precision(self) -> Precision:
+        return self.generator.precision
+
+    def restore(self, photo: Photo, options: RestoreOptions | None = None) -> Restoration:
+        """`restore_photo` with this release."""
+        return restore_photo(photo, self.generator, options)

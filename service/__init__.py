@@ -1,0 +1,1 @@
+"""The REST service: HTTP in front, one thread that restores behind."""

@@ -1,0 +1,54 @@
+"""`python -m service`: serve with the settings from the environment. Exit status 2 for a wrong one."""
+
+import os
+import sys
+
+import structlog
+from pydantic import ValidationError
+
+from restoration.device import choose_device, choose_precision
+from restoration.errors import InvalidOption
+from service.logs import configure_logs
+from service.server import serve
+from service.settings import ENV_PREFIX, Settings, unknown_settings
+
+log = structlog.get_logger(__name__)
+
+EXIT_WRONG_SETTING = 2
+
+
+def main() -> int:
+    try:
+        settings = Settings()
+        choose_precision(choose_device(settings.device), settings.precision)
+    except ValidationError as error:
+        return refuse_to_start(explain_validation(error))
+    except InvalidOption as error:
+        return refuse_to_start([f"{ENV_PREFIX}DEVICE: {error}"])
+    configure_logs(settings)
+    for name in unknown_settings(os.environ):
+        log.warning("unknown setting ignored; see docs/configuration.md", name=name)
+    serve(settings)
+    return 0
+
+
+def refuse_to_start(reasons: list[str]) -> int:
+    for reason in reasons:
+        print(f"cannot start: {reason}", file=sys.stderr)
+    print("docs/configuration.md lists every setting", file=sys.stderr)
+    return EXIT_WRONG_SETTING
+
+
+def explain_validation(error: ValidationError) -> list[str]:
+    """A line for each wrong setting: its variable, its value, what is wrong with it."""
+    reasons = []
+    for item in error.errors():
+        if item["loc"]:
+            reasons.append(f"{ENV_PREFIX}{str(item['loc'][0]).upper()}={item['input']}: {item['msg']}")
+        else:
+            reasons.append(item["msg"].removeprefix("Value error, "))
+    return reasons
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""From a restoration to the bytes that the caller asked for."""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from restoration.errors import InvalidOption
+from restoration.photo import MEDIA_TYPES, Photo, PhotoFormat, encode_photo
+from restoration.restorer import Mode, Restoration
+
+FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
+LONGEST_SIDE_PX: dict[PhotoFormat, int] = {"jpeg": 65_500, "webp": 16_383}
+"""What the format can hold; a comparison is twice as wide as its photo."""
+
+
+class RestoreQuery(BaseModel):
+    """The query of POST /restore. A parameter that is not here is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = Field(
+        default="auto", description="`tile` restores at full resolution, `resize` a reduced copy: faster, coarser"
+    )
+    output: Literal["restored", "damage_map", "comparison", "all"] = Field(
+        default="restored",
+        description="the photo; the damage found, as a grey PNG; before and after side by side; "
+        "or all of it as multipart/form-data with the parts `restored`, `damage_map` and `info`",
+    )
+    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(default="same", description="format of the answer")
+    quality: int | None = Field(default=None, ge=1, le=100, description="of a lossy answer; unset: as the photo had it")
+    sensitivity: float = Field(default=0.5, ge=0.0, le=1.0, description="how readily something counts as damage")
+    release: str | None = Field(
+        default=None, pattern=r"^\d{4,12}$", description="answer only with this release, such as `0007`, else 409"
+    )
+
+    @property
+    def photo_format(self) -> PhotoFormat | None:
+        return None if self.format == "same" else self.format
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body and what its headers say about it."""
+
+    body: bytes
+    media_type: str
+    file_name: str | None = None
+
+
+def check_answerable(query: RestoreQuery) -> None:
+    """Raises InvalidOption for parameters that contradict each other; costs nothing, so ask before the upload."""
+    if query.output == "damage_map" and (query.format not in ("same", "png") or query.quality is not None):
+        raise InvalidOption("a damage map is always a grey PNG; leave `format` and `quality` out")
+
+
+def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    """Raises InvalidOption when the photo cannot be had in the format that was asked for."""
+    match query.output:
+        case "restored":
+            return encode_restored(photo, restoration, query)
+        case "damage_map":
+            return encode_damage_map(restoration)
+        case "comparison":
+            return encode_comparison(photo, restoration, query)
+        case "all":
+            return encode_all(photo, restoration, query, version)
+
+
+def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
+    body = encode_photo(photo, restoration.samples, format=query.photo_format, quality=query.quality)
+    format = query.photo_format or photo.format
+    return Answer(body, MEDIA_TYPES[format], f"restored.{FILE_SUFFIXES[format]}")
+
+
+def encode_damage_map(restoration: Restoration) -> Answer:
+    png = io.BytesIO()
+    Image.fromarray(restoration.damage_map).save(png, "PNG")
+    return Answer(png.getvalue(), MEDIA_TYPES["png"], "damage_map.png")
+
+
+def encode_comparison(photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
+    """Before on the left, after on the right, in the photo's stored grid."""
+    side_by_side = np.concatenate((photo.samples, restoration.samples), axis=1)
+    format = query.photo_format or photo.format
+    if max(side_by_side.shape[:2]) > LONGEST_SIDE_PX.get(format, max(side_by_side.shape)):
+        raise InvalidOption(
+            f"side by side the photos are {side_by_side.shape[1]} px wide, too wide for {format}; add format=png"
+        )
+    body = encode_photo(photo, side_by_side, format=query.photo_format, quality=query.quality)
+    return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
+
+
+def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    info = {
+        "release": version,
+        "damage_ratio": restoration.damage_ratio,
+        "width_px": photo.width_px,
+        "height_px": photo.height_px,
+        "format": query.photo_format or photo.format,
+        "mode": query.mode,
+        "sensitivity": query.sensitivity,
+    }
+    return encode_form(
+        {
+            "restored": encode_restored(photo, restoration, query),
+            "damage_map": encode_damage_map(restoration),
+            "info": Answer(json.dumps(info).encode(), "application/json"),
+        }
+    )
+
+
+def encode_form(parts: dict[str, Answer]) -> Answer:
+    """multipart/form-data (RFC 7578). The boundary is a hash of the parts: the same photo gives the same bytes."""
+    digest = hashlib.sha256()
+    for part in parts.values():
+        digest.update(part.body)
+    boundary = f"part-{digest.hexdigest()}"
+    pieces: list[bytes] = []
+    for name, part in parts.items():
+        file_name = f'; filename="{part.file_name}"' if part.file_name else ""
+        head = f'Content-Disposition: form-data; name="{name}"{file_name}\r\nContent-Type: {part.media_type}\r\n'
+        pieces += [f"--{boundary}\r\n{head}\r\n".encode(), part.body, b"\r\n"]
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return Answer(b"".join(pieces), f"multipart/form-data; boundary={boundary}")

@@ -1,0 +1,50 @@
+"""The application: parts assembled, middleware and routes attached, releases loaded in the background."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from service.context import ServiceContext
+from service.errors import register_error_handlers
+from service.logs import RequestLogMiddleware
+from service.metrics import MeasuringMiddleware
+from service.routes import metrics_router, router
+from service.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """`settings` default to the environment's; raises pydantic.ValidationError when those are wrong."""
+    context = ServiceContext.assemble(settings or Settings())
+    app = FastAPI(
+        title="Photo restoration",
+        description="Takes scanned photographs, gives them back without scratches, dust and stains.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    register_error_handlers(app)
+    # The one added last is outermost: its log line has the request id and comes after everything was counted.
+    app.add_middleware(MeasuringMiddleware, metrics=context.metrics)
+    app.add_middleware(RequestLogMiddleware)
+    app.include_router(router)
+    if context.settings.metrics_enabled:
+        app.include_router(metrics_router)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: ServiceContext = app.state.context
+    loading = asyncio.create_task(context.releases.watch())
+    try:
+        yield
+    finally:
+        context.queue.drain()
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
+        await asyncio.to_thread(context.queue.close)

@@ -1,0 +1,179 @@
+"""What can go wrong at the edge, and the one table from errors to HTTP (RFC 9457 problem details).
+
+ServiceError
+├── BadUpload                  the body is no upload: malformed multipart, fields missing or unknown, nothing in it
+├── UploadTooLarge             more bytes than the limit
+├── WrongRelease               the caller insists on a release that is not the one served
+├── Unavailable                try again later; carries the seconds to wait
+│   ├── NotReady               no release is loaded
+│   ├── QueueFull              as many requests as the limit are waiting
+│   ├── NoRoomForUpload        the uploads in memory have reached the limit
+│   └── Draining               the service is about to stop
+└── DeadlineExceeded           the answer took longer than the limit
+
+The errors of the domain are in `restoration/errors.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from restoration.errors import (
+    InvalidOption,
+    PhotoTooLarge,
+    PhotoUndecodable,
+    UnsupportedFormat,
+    UnsupportedPhoto,
+)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """The base of the errors that only a service has."""
+
+
+class BadUpload(ServiceError):
+    """The body is no upload."""
+
+
+class UploadTooLarge(ServiceError):
+    """The body has more bytes than the limit."""
+
+    def __init__(self, limit_bytes: int, found_bytes: int | None = None) -> None:
+        found = "more" if found_bytes is None else f"{found_bytes:,} bytes"
+        super().__init__(f"the body has {found}, but the limit is {limit_bytes:,} bytes; send a smaller file")
+
+
+class WrongRelease(ServiceError):
+    """The caller insists on a release that is not the one served."""
+
+    def __init__(self, asked_for: str, active: str) -> None:
+        super().__init__(f"release {asked_for} was asked for, but {active} is active; ask for that, or for none")
+        self.active = active
+
+
+class Unavailable(ServiceError):
+    """Nothing is wrong with the request: the same one may succeed after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotReady(Unavailable):
+    """No release is loaded."""
+
+
+class QueueFull(Unavailable):
+    """As many requests as the limit are waiting."""
+
+
+class NoRoomForUpload(Unavailable):
+    """The uploads held in memory have reached the limit."""
+
+
+class Draining(Unavailable):
+    """The service finishes what it has and then stops."""
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer took longer than the limit."""
+
+
+@dataclass(frozen=True)
+class ProblemKind:
+    """What the problems of one kind share: HTTP status, name (the end of `type`), and title."""
+
+    status: int
+    name: str
+    title: str
+
+    @property
+    def type(self) -> str:
+        return f"urn:photo-restoration:problem:{self.name}"
+
+
+INVALID_PARAMETER = ProblemKind(422, "invalid-parameter", "A parameter is unknown or out of range")
+INTERNAL_ERROR = ProblemKind(500, "internal-error", "The service failed")
+
+PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
+    BadUpload: ProblemKind(400, "bad-upload", "The body is not an upload that can be read"),
+    WrongRelease: ProblemKind(409, "wrong-release", "Another release is active"),
+    UploadTooLarge: ProblemKind(413, "upload-too-large", "The body has too many bytes"),
+    UnsupportedFormat: ProblemKind(415, "unsupported-format", "The format is not on the list"),
+    UnsupportedPhoto: ProblemKind(422, "unsupported-photo", "This kind of photo is not supported"),
+    PhotoUndecodable: ProblemKind(422, "photo-undecodable", "The photo cannot be decoded"),
+    PhotoTooLarge: ProblemKind(422, "photo-too-large", "The photo has too many pixels"),
+    InvalidOption: ProblemKind(422, "invalid-option", "An option cannot be had for this photo"),
+    RequestValidationError: INVALID_PARAMETER,
+    ClientDisconnect: ProblemKind(499, "client-gone", "The client went away"),
+    NotReady: ProblemKind(503, "not-ready", "No release is being served"),
+    QueueFull: ProblemKind(503, "queue-full", "Too many requests are waiting"),
+    NoRoomForUpload: ProblemKind(503, "no-room-for-upload", "Too many uploads are in memory"),
+    Draining: ProblemKind(503, "draining", "The service is stopping"),
+    DeadlineExceeded: ProblemKind(504, "deadline-exceeded", "Restoring took too long"),
+}
+
+
+def register_error_handlers(app: FastAPI) -> None:
+    """Every error that leaves a route, or finds none, becomes a problem; the unforeseen ones do in `logs.py`."""
+    for error_type in PROBLEM_KINDS:
+        app.add_exception_handler(error_type, answer_known_error)
+    app.add_exception_handler(HTTPException, answer_http_exception)
+
+
+async def answer_known_error(request: Request, error: Exception) -> JSONResponse:
+    kind = next(PROBLEM_KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in PROBLEM_KINDS)
+    return problem_response(request, kind, detail_of(error), headers_of(error), **extra_members_of(error))
+
+
+async def answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """The framework's own errors: no such path, method not allowed."""
+    assert isinstance(error, HTTPException)
+    kind = ProblemKind(error.status_code, error.detail.lower().replace(" ", "-"), error.detail)
+    detail = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}; see /openapi.json for what there is"
+    return problem_response(request, kind, detail, dict(error.headers or {}))
+
+
+def answer_unexpected_error(request: Request) -> JSONResponse:
+    """The log has the traceback; the client gets the request id to quote, and nothing of the inside."""
+    detail = "this is a fault of the service, not of the request; quote the request id when reporting it"
+    return problem_response(request, INTERNAL_ERROR, detail)
+
+
+def problem_response(
+    request: Request, kind: ProblemKind, detail: str, headers: dict[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    request_id = request.scope.get("request_id", "")
+    request.scope["problem"] = kind.name
+    body = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail, "request_id": request_id}
+    return JSONResponse(body | members, kind.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def detail_of(error: Exception) -> str:
+    if isinstance(error, RequestValidationError):
+        return "; ".join(f"{parameter}: {message}" for parameter, message in wrong_parameters(error))
+    return str(error)
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+
+
+def extra_members_of(error: Exception) -> dict[str, Any]:
+    if isinstance(error, RequestValidationError):
+        return {"errors": [{"parameter": name, "message": message} for name, message in wrong_parameters(error)]}
+    if isinstance(error, WrongRelease):
+        return {"active": error.active}
+    return {}
+
+
+def wrong_parameters(error: RequestValidationError) -> list[tuple[str, str]]:
+    """(name, what is wrong with it); the value itself is not repeated: it may be of any length."""
+    return [(".".join(map(str, item["loc"][1:]))[:100], item["msg"]) for item in error.errors()]

@@ -1,0 +1,121 @@
+"""Which release is served, and why others are not."""
+
+import asyncio
+import hashlib
+from concurrent.futures import Executor
+from pathlib import Path
+
+import structlog
+
+from restoration.errors import RestorationError
+from restoration.release import list_releases, read_release
+from restoration.restorer import Restorer
+from service.errors import NotReady, WrongRelease
+from service.metrics import Metrics
+from service.settings import Settings
+from service.threads import call_in
+
+log = structlog.get_logger(__name__)
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""(name, size in bytes, time of change in ns) of a release's files."""
+
+
+class Releases:
+    """Loads the newest release that passes its checks; until there is one, looks again every few seconds.
+
+    `active` and `reason` are replaced as wholes, by the inference thread, and read by the event loop.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, inference: Executor) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._inference = inference
+        self._refused_as: dict[str, Fingerprint] = {}
+        self.refused: dict[str, str] = {}
+        self.active: Restorer | None = None
+        self.reason = "the newest release is being loaded"
+
+    def restorer(self, version: str | None = None) -> Restorer:
+        """The active release's. Raises NotReady, and WrongRelease when `version` is another one."""
+        if (active := self.active) is None:
+            raise NotReady(self.reason, retry_after_seconds=max(1, round(self._settings.store_poll_seconds)))
+        if version not in (None, active.release.version):
+            raise WrongRelease(str(version), active.release.version)
+        return active
+
+    def present(self) -> list[str]:
+        """Versions in the store, newest last."""
+        return list_releases(self._settings.model_store)
+
+    async def watch(self) -> None:
+        """Returns once a release is active."""
+        while self.active is None:
+            await call_in(self._inference, self.load_newest)
+            if self.active is None:
+                await asyncio.sleep(self._settings.store_poll_seconds)
+
+    def load_newest(self) -> None:
+        """Make the newest release active that loads; note why newer ones did not."""
+        try:
+            candidates = self._candidates()
+        except OSError as error:
+            self.reason = f"the model store {self._settings.model_store} cannot be read: {error.strerror}"
+            return
+        for version in reversed(candidates):
+            if self._try_to_load(version):
+                return
+        self.reason = self._why_none(candidates)
+
+    def _candidates(self) -> list[str]:
+        pinned = self._settings.model_version
+        return [version for version in self.present() if pinned in (None, version)]
+
+    def _try_to_load(self, version: str) -> bool:
+        path = self._settings.model_store / version
+        fingerprint = fingerprint_of(path)
+        if self._refused_as.get(version) == fingerprint:
+            return False
+        try:
+            self._activate(self._load(version))
+        # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
+        except Exception as error:
+            self._refused_as[version] = fingerprint
+            self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
+            log.warning("release refused", version=version, reason=self.refused[version])
+            return False
+        return True
+
+    def _load(self, version: str) -> Restorer:
+        return Restorer.load(
+            read_release(self._settings.model_store, version),
+            device=self._settings.device,
+            precision=self._settings.precision,
+            batch_size=self._settings.batch_size,
+        )
+
+    def _activate(self, restorer: Restorer) -> None:
+        release = restorer.release
+        self.refused.pop(release.version, None)
+        self._metrics.serving(release.version, sha256_of(release.path / "manifest.json"))
+        self.active = restorer
+        log.info("release active", version=release.version, device=str(restorer.device), precision=restorer.precision)
+
+    def _why_none(self, candidates: list[str]) -> str:
+        store, pinned = self._settings.model_store, self._settings.model_version
+        if candidates:
+            refusals = "; ".join(f"{version}: {self.refused[version]}" for version in reversed(candidates))
+            return f"no release in {store} passes its checks: {refusals}"
+        wanted = f"release {pinned} is not in {store}" if pinned else f"the model store {store} holds no release"
+        return f"{wanted}; publish one, it is picked up within {self._settings.store_poll_seconds:g} seconds"
+
+
+def fingerprint_of(release_path: Path) -> Fingerprint:
+    """Cheap to take, and different when anything in the folder was changed: a refused release is then tried again."""
+    files = sorted(path for path in release_path.rglob("*") if path.is_file())
+    stats = [(str(path.relative_to(release_path)), path.stat()) for path in files]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,162 @@
+"""The calls. What they refuse is in `errors.py`, what they understand in `answers.RestoreQuery` and `uploads.py`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from restoration.photo import MEDIA_TYPES
+from service.answers import RestoreQuery, check_answerable
+from service.context import Context, ServiceContext
+from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining
+from service.restoring import Restored, Timing
+from service.uploads import FORM_FIELDS, read_upload
+
+router = APIRouter()
+metrics_router = APIRouter()
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class ReleaseState(BaseModel):
+    """A release in the store; `reason` says why it is refused."""
+
+    version: str
+    state: str
+    reason: str | None = None
+
+
+class Models(BaseModel):
+    """`active` is null and `reason` set while no release is served."""
+
+    active: str | None
+    reason: str | None
+    releases: list[ReleaseState]
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of every problem with one of these statuses."""
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in PROBLEM_KINDS.values() if kind.status == status),
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status in statuses
+    }
+
+
+BINARY = {"type": "string", "format": "binary"}
+UPLOAD_DESCRIPTION = {
+    "required": True,
+    "description": "The photo as the field `image`, or as the raw body. `damage` and `protect` are masks: images of "
+    "the photo's size, bright where to restore in any case, or where never to touch.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {"type": "object", "required": ["image"], "properties": dict.fromkeys(FORM_FIELDS, BINARY)}
+        },
+        **{media_type: {"schema": BINARY} for media_type in MEDIA_TYPES.values()},
+    },
+}
+RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The restored photo, or what `output` asked for",
+        "content": {media_type: {"schema": BINARY} for media_type in [*MEDIA_TYPES.values(), "multipart/form-data"]},
+    }
+}
+
+
+@router.post(
+    "/restore",
+    summary="Restore a photo",
+    response_class=Response,
+    responses=RESTORED_DESCRIPTION | problem_responses(400, 409, 413, 415, 422, 503, 504),
+    openapi_extra={"requestBody": UPLOAD_DESCRIPTION},
+)
+async def restore(request: Request, query: Annotated[RestoreQuery, Query()], context: Context) -> Response:
+    """The photo at its own resolution and in its own format; only damaged pixels differ."""
+    check_answerable(query)
+    restorer = context.releases.restorer(query.release)
+    context.queue.check_open()
+    with context.upload_budget.share() as share:
+        upload = await read_upload(request, context.settings.max_upload_bytes, share)
+        restored = await context.queue.restore(restorer, upload, query)
+    return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version))
+
+
+def restored_headers(restored: Restored, version: str) -> dict[str, str]:
+    headers = {
+        "Content-Type": restored.answer.media_type,
+        "X-Model-Version": version,
+        "X-Damage-Ratio": f"{restored.damage_ratio:.6f}",
+        "Server-Timing": server_timing(restored.timing),
+        "X-Content-Type-Options": "nosniff",
+    }
+    if restored.answer.file_name:
+        headers["Content-Disposition"] = f'inline; filename="{restored.answer.file_name}"'
+    return headers
+
+
+def server_timing(timing: Timing) -> str:
+    """Milliseconds, as the W3C's Server-Timing has them."""
+    parts = {
+        "queue": timing.queue_seconds,
+        "decode": timing.decode_seconds,
+        "infer": timing.infer_seconds,
+        "encode": timing.encode_seconds,
+    }
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
+
+
+@router.get("/livez", summary="Is the process alive?")
+async def livez() -> dict[str, str]:
+    """Green as soon as the port is open, whatever else is the case."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", summary="Can photos be restored?", responses=problem_responses(503))
+async def readyz(context: Context) -> dict[str, str]:
+    """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
+    if context.queue.is_draining:
+        raise Draining("the service finishes the requests it has, and then stops")
+    return {"status": "ready", "release": context.releases.restorer().release.version}
+
+
+@router.get("/models", summary="Releases in the store")
+def models(context: Context) -> Models:
+    """Which release is served, which are there, and why one was refused."""
+    active = context.releases.active
+    return Models(
+        active=active.release.version if active else None,
+        reason=None if active else context.releases.reason,
+        releases=[release_state(context, version) for version in reversed(context.releases.present())],
+    )
+
+
+def release_state(context: ServiceContext, version: str) -> ReleaseState:
+    active = context.releases.active
+    if active and version == active.release.version:
+        return ReleaseState(version=version, state="active")
+    if reason := context.releases.refused.get(version):
+        return ReleaseState(version=version, state="refused", reason=reason)
+    return ReleaseState(version=version, state="present")
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> JSONResponse:
+    calls = {"restore": "POST /restore", "models": "/models", "ready": "/readyz", "openapi": "/openapi.json"}
+    return JSONResponse({"service": "photo restoration", "calls": calls})
+
+
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(context: Context) -> Response:
+    return Response(context.metrics.as_text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,60 @@
+"""Uvicorn, with a stop that lets load balancers notice.
+
+Uvicorn by itself closes its port on SIGTERM, so nobody could read a 503 from /readyz. Here the first signal makes the
+service drain: it still answers, says not ready, takes no new photo. When what it had is done, uvicorn stops.
+"""
+
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.context import ServiceContext
+from service.settings import Settings
+
+
+class DrainingServer(uvicorn.Server):
+    """The first SIGTERM or SIGINT drains; a second one closes every connection, whoever waits on it."""
+
+    def __init__(self, config: uvicorn.Config, context: ServiceContext) -> None:
+        super().__init__(config)
+        self._queue = context.queue
+        self._grace_seconds = context.settings.shutdown_grace_seconds
+        self._stop_at_seconds: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # The signal is not handed on to uvicorn: it would raise it again after the stop, and a clean stop exits with 0.
+        if self._stop_at_seconds is None:
+            self._queue.drain()
+            self._stop_at_seconds = time.monotonic() + self._grace_seconds
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._stop_at_seconds is not None:
+            left_seconds = self._stop_at_seconds - time.monotonic()
+            if left_seconds <= 0 or not self._queue.num_jobs:
+                # Answers may still be on their way, and uploads on theirs; both get what is left of the grace.
+                self.config.timeout_graceful_shutdown = max(1, round(left_seconds))
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(settings: Settings) -> None:
+    """Returns after a clean stop. Exits with uvicorn's status when the port cannot be had."""
+    app = create_app(settings)
+    DrainingServer(uvicorn_config(app, settings), app.state.context).run()
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )

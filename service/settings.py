@@ -1,0 +1,115 @@
+"""Every setting of the service, read from the environment: RESTORE_PORT=9000 sets `port`.
+
+`docs/configuration.md` holds the same table; a test keeps the two in step.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "RESTORE_"
+MIB = 1024 * 1024
+REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
+
+
+class Settings(BaseSettings):
+    """Raises pydantic.ValidationError naming every wrong value; `explain_settings_error` words it for a terminal."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, env_ignore_empty=True)
+
+    host: str = Field(
+        default="127.0.0.1", description="address to listen on; anything but loopback needs `ALLOW_ANONYMOUS`"
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any free one")
+    allow_anonymous: bool = Field(
+        default=False, description="serve callers without a key on addresses other than loopback"
+    )
+
+    model_store: Path = Field(default=REPOSITORY_MODEL_STORE, description="folder of releases")
+    model_version: str | None = Field(
+        default=None,
+        pattern=r"^\d{4,}$",
+        description="serve this release only, such as `0007`; unset: the newest that passes",
+    )
+    store_poll_seconds: float = Field(
+        default=5.0, gt=0, description="seconds between looks at the store while no release is served"
+    )
+
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`"
+    )
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="what the generator calculates in"
+    )
+    batch_size: int = Field(default=8, ge=1, le=1024, description="tiles in a batch")
+
+    max_upload_bytes: int = Field(
+        default=256 * MIB, ge=1, description="bytes in one request body, photo and masks together; more is a 413"
+    )
+    max_buffered_bytes: int = Field(
+        default=1024 * MIB,
+        ge=1,
+        description="bytes of uploads held in memory, all requests together; beyond it is a 503",
+    )
+    max_pixels: int = Field(default=120_000_000, ge=1, description="pixels in one photo; more is a 422")
+    max_side_px: int = Field(default=40_000, ge=1, description="pixels along a photo's longer side; more is a 422")
+    max_queued_requests: int = Field(
+        default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"
+    )
+    max_decoded_photos: int = Field(
+        default=3,
+        ge=1,
+        description="photos held decoded at once: one being restored, the others on their way in or out",
+    )
+    deadline_seconds: float = Field(
+        default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
+    )
+    shutdown_grace_seconds: int = Field(
+        default=30,
+        ge=0,
+        description="seconds that requests in flight are given after SIGTERM",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is logged"
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for people, `json` for machines"
+    )
+    metrics_enabled: bool = Field(default=True, description="serve `/metrics`")
+
+    @model_validator(mode="after")
+    def _refuse_strangers(self) -> "Settings":
+        if not (self.allow_anonymous or is_loopback(self.host)):
+            raise ValueError(
+                f"{ENV_PREFIX}HOST={self.host} can be reached from other machines, and anyone there could restore "
+                f"photos without a key; listen on 127.0.0.1, or set {ENV_PREFIX}ALLOW_ANONYMOUS=true if that is meant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _make_room_for_one_upload(self) -> "Settings":
+        if self.max_buffered_bytes < self.max_upload_bytes:
+            raise ValueError(
+                f"{ENV_PREFIX}MAX_BUFFERED_BYTES={self.max_buffered_bytes} is less than one upload may have "
+                f"({ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}); raise the first or lower the second"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. A name other than localhost could lead anywhere: False."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that no setting reads: most likely misspelt."""
+    known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    return sorted(name for name in environment if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)

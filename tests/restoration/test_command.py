@@ -1,0 +1,143 @@
+"""`python -m restoration`, run as a user does, and its `main` where a process of its own would only cost time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from restoration.__main__ import main
+
+from .small_generator import encode, make_generator
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    path = tmp_path / "old.jpg"
+    path.write_bytes(encode(data.astronaut()[:200, :220], "JPEG", quality=92))
+    return path
+
+
+@pytest.fixture
+def run(store, capsys):
+    """Runs the command on `store`; returns exit code, stdout and stderr."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        code = main([*map(str, arguments), "--model-store", str(store), "--device", "cpu", "--precision", "float32"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_photo_is_restored_without_a_server(publish, store, old, tmp_path):
+    publish(make_generator(damage_logit=20.0))
+    new = tmp_path / "new.jpg"
+    finished = subprocess.run(
+        [sys.executable, "-m", "restoration", old, new, "--model-store", store],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "100.00% of the photo restored with release 0001 in" in finished.stdout
+    assert finished.stdout.count("\n") == 1
+    with Image.open(new) as picture:
+        assert picture.format == "JPEG"
+        assert picture.size == (220, 200)
+
+
+def test_a_photo_without_damage_is_copied_byte_for_byte(publish, run, old, tmp_path):
+    publish(make_generator(damage_logit=-20.0))
+    code, out, _ = run(old, tmp_path / "new.jpeg")
+    assert code == 0
+    assert "no damage found" in out
+    assert (tmp_path / "new.jpeg").read_bytes() == old.read_bytes()
+
+
+def test_the_new_files_name_chooses_the_format(publish, run, old, tmp_path):
+    publish()
+    assert run(old, tmp_path / "new.png")[0] == 0
+    with Image.open(tmp_path / "new.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_format_and_quality_can_be_asked_for(publish, run, old, tmp_path):
+    publish()
+    assert run(old, tmp_path / "new", "--format", "webp", "--quality", 60)[0] == 0
+    with Image.open(tmp_path / "new") as picture:
+        assert picture.format == "WEBP"
+
+
+def test_the_damage_map_is_written_beside(publish, run, old, tmp_path):
+    publish(make_generator(damage_logit=20.0))
+    assert run(old, tmp_path / "new.jpg", "--damage-map", tmp_path / "map.png")[0] == 0
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.size == (220, 200)
+        assert (np.asarray(picture) == 255).all()
+
+
+def test_an_older_release_can_be_asked_for(publish, run, old, tmp_path):
+    publish()
+    publish()
+    assert "release 0002" in run(old, tmp_path / "a.jpg")[1]
+    assert "release 0001" in run(old, tmp_path / "b.jpg", "--release", "0001")[1]
+
+
+def test_a_bad_newest_release_is_passed_over_with_a_warning(publish, store, run, old, tmp_path):
+    publish()
+    publish()
+    (store / "0002" / "manifest.json").write_text("{}")
+    code, out, err = run(old, tmp_path / "new.jpg")
+    assert code == 0
+    assert "release 0001" in out
+    assert err.startswith("warning: release 0002")
+
+
+def test_nothing_is_overwritten_unless_told_to(publish, run, old, tmp_path):
+    publish()
+    before = old.read_bytes()
+    code, _, err = run(old, old)
+    assert code == 2
+    assert "exists already" in err
+    assert old.read_bytes() == before
+    assert run(old, old, "--overwrite")[0] == 0
+    assert old.read_bytes() != before
+    assert {path.name for path in tmp_path.iterdir()} == {"old.jpg", "model_store"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg", "new.jpg"], "missing.jpg: No such file"),
+        (["text.jpg", "new.jpg"], "JPEG"),
+        (["old.jpg", "nowhere/new.jpg"], "folder nowhere does not exist"),
+        (["old.jpg", "new.jpg", "--sensitivity", "2"], "sensitivity is 2.0"),
+        (["old.jpg", "new.jpg", "--release", "0007"], "holds no release 0007; it holds 0001"),
+        (["old.jpg", "new.png", "--quality", "50"], "quality"),
+        ([".", "new.jpg"], "Is a directory"),
+    ],
+    ids=["missing", "text", "folder", "sensitivity", "release", "quality", "directory"],
+)
+def test_what_is_wrong_is_said_in_one_line(publish, run, old, tmp_path, monkeypatch, arguments, message):
+    publish()
+    (tmp_path / "text.jpg").write_text("not a photo at all")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "new.jpg").exists()
+
+
+def test_an_empty_store_is_said_in_one_line(run, old, tmp_path):
+    code, _, err = run(old, tmp_path / "new.jpg")
+    assert code == 2
+    assert "holds no release that works" in err

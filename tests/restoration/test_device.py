@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from restoration.device import DeviceGenerator, choose_device, choose_precision
+from restoration.errors import InvalidOption
+from restoration.generator import build_generator
+
+from .small_generator import make_generator
+
+CPU = torch.device("cpu")
+
+
+def random_tiles(num_tiles: int, *, seed: int = 0) -> torch.Tensor:
+    return torch.rand(num_tiles, 3, 256, 256, generator=torch.Generator().manual_seed(seed))
+
+
+def striped_mask(num_tiles: int) -> torch.Tensor:
+    mask = torch.zeros(num_tiles, 1, 256, 256)
+    mask[..., ::3] = 1.0
+    return mask
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_tile_gets_the_same_bits_in_any_batch(precision):
+    tiles, mask = random_tiles(8), striped_mask(8)
+    generator = DeviceGenerator(make_generator(), CPU, precision, batch_size=8)
+    maps, pictures = generator.detect(tiles), generator.fill(tiles, mask)
+    for num_tiles in (1, 2, 3, 4, 5, 7):
+        some = slice(8 - num_tiles, 8)
+        assert torch.equal(generator.detect(tiles[some]), maps[some])
+        assert torch.equal(generator.fill(tiles[some], mask[some]), pictures[some])
+
+
+def test_more_tiles_than_a_batch_are_split():
+    tiles, generator = random_tiles(5), make_generator()
+    small = DeviceGenerator(generator, CPU, "float32", batch_size=2)
+    large = DeviceGenerator(make_generator(), CPU, "float32", batch_size=8)
+    assert torch.equal(small.detect(tiles), large.detect(tiles))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_results_are_float32_pictures_in_range(precision):
+    generator = DeviceGenerator(make_generator(), CPU, precision)
+    tiles = random_tiles(1)
+    damage_map, picture = generator.detect(tiles), generator.fill(tiles, striped_mask(1))
+    assert damage_map.shape == (1, 1, 256, 256)
+    assert picture.shape == (1, 3, 256, 256)
+    for result in (damage_map, picture):
+        assert result.dtype == torch.float32
+        assert 0.0 <= result.min() <= result.max() <= 1.0
+
+
+@pytest.mark.parametrize(("architecture", "config"), [("detect-fill", {}), ("pix2pix", {"channels": 8})])
+def test_bfloat16_is_close_to_float32(architecture, config):
+    generators = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        generators.append(DeviceGenerator(build_generator(architecture, config), CPU, precision))
+    tiles, mask = random_tiles(1), striped_mask(1)
+    exact, rounded = (generator.fill(tiles, mask) for generator in generators)
+    assert (exact - rounded).abs().mean() < 1.5 / 255
+    assert not torch.equal(exact, rounded)
+
+
+def test_batch_norm_keeps_its_statistics_in_float32():
+    generator = build_generator("pix2pix", {"channels": 8})
+    DeviceGenerator(generator, CPU, "bfloat16")
+    assert generator.downs[1][1].running_mean.dtype == torch.float32
+    assert generator.downs[1][0].weight.dtype == torch.bfloat16
+
+
+def test_auto_finds_a_device_and_a_precision():
+    device = choose_device("auto")
+    assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_precision(device, "auto") in ("bfloat16", "float32")
+
+
+def test_a_precision_that_was_asked_for_is_used():
+    assert choose_precision(CPU, "float32") == "float32"
+    assert choose_precision(CPU, "bfloat16") == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "mps", "meta"])
+def test_a_device_that_is_not_here_is_refused(name):
+    with pytest.raises(InvalidOption, match="device"):
+        choose_device(name)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InvalidOption, match="float16"):
+        choose_precision(CPU, "float16")
+
+
+def test_an_empty_batch_size_is_refused():
+    with pytest.raises(InvalidOption, match="batch_size"):
+        DeviceGenerator(make_generator(), CPU, "float32", batch_size=0)

@@ -1,0 +1,88 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+from skimage.draw import line
+
+from restoration.errors import InvalidOption
+from restoration.masks import grow, threshold_damage
+
+
+def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
+    return np.zeros((height_px, width_px), np.uint8)
+
+
+def test_nothing_suspected_gives_an_empty_mask_at_any_sensitivity():
+    for sensitivity in (0.0, 0.5, 1.0):
+        assert not threshold_damage(empty_map(), sensitivity).any()
+
+
+def test_certain_damage_is_masked_at_any_sensitivity():
+    for sensitivity in (0.0, 0.5, 1.0):
+        assert threshold_damage(empty_map() + 255, sensitivity).all()
+
+
+def test_the_faint_stretch_of_a_certain_scratch_survives():
+    damage_map = empty_map()
+    damage_map[50, 10:40] = 220
+    damage_map[50, 40:90] = 90
+    assert threshold_damage(damage_map)[50, 10:90].all()
+
+
+def test_a_faint_island_does_not_survive():
+    damage_map = empty_map()
+    damage_map[50, 10:40] = 220
+    damage_map[20, 10:40] = 90
+    mask = threshold_damage(damage_map)
+    assert mask[50, 10:40].all()
+    assert not mask[:40].any()
+
+
+def test_a_scratch_holds_together_across_corners():
+    damage_map = empty_map()
+    rows, columns = line(5, 5, 95, 70)
+    damage_map[rows, columns] = 90
+    damage_map[5, 5] = 255
+    assert threshold_damage(damage_map)[rows, columns].all()
+
+
+def test_higher_sensitivity_only_adds():
+    damage_map = np.tile(np.linspace(0, 255, 100).astype(np.uint8), (100, 1))
+    masks = [threshold_damage(damage_map, sensitivity) for sensitivity in np.linspace(0.0, 1.0, 11)]
+    for less, more in itertools.pairwise(masks):
+        assert not (less & ~more).any()
+    assert masks[0].sum() < masks[5].sum() < masks[-1].sum()
+
+
+def test_the_mask_is_widened_so_that_no_halo_is_left():
+    damage_map = empty_map()
+    damage_map[50, 50] = 255
+    mask = threshold_damage(damage_map, grow_px=2)
+    assert mask[48:53, 48:53].all()
+    assert mask.sum() == 25
+
+
+def test_growing_stops_at_the_photos_edge():
+    mask = np.zeros((5, 5), bool)
+    mask[0, 0] = True
+    assert grow(mask, 1).sum() == 4
+    assert grow(mask, 0).sum() == 1
+    assert mask.sum() == 1
+
+
+def test_one_pixel_photos_have_masks():
+    assert threshold_damage(np.full((1, 1), 255, np.uint8)).all()
+
+
+@pytest.mark.parametrize("sensitivity", [-0.1, 1.1, float("nan")])
+def test_a_sensitivity_out_of_range_is_refused(sensitivity):
+    with pytest.raises(InvalidOption, match="sensitivity"):
+        threshold_damage(empty_map(), sensitivity)
+
+
+def test_noise_over_many_megapixels_takes_seconds_not_minutes():
+    damage_map = np.random.default_rng(0).integers(0, 256, (2000, 4000)).astype(np.uint8)
+    started = time.perf_counter()
+    threshold_damage(damage_map)
+    assert time.perf_counter() - started < 10.0

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from skimage import data
+
+from restoration.errors import InvalidOption
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles
+
+
+def blend_whole(plan: TilePlan, tiles, num_channels: int = 3) -> np.ndarray:
+    return np.concatenate([band for _, band in blend_tiles(plan, tiles, num_channels=num_channels)])
+
+
+def random_cases(num_cases: int):
+    rng = np.random.default_rng(7)
+    for _ in range(num_cases):
+        tile_px = int(rng.integers(1, 40))
+        yield {
+            "height_px": int(rng.integers(1, 150)),
+            "width_px": int(rng.integers(1, 150)),
+            "tile_px": tile_px,
+            "overlap_px": int(rng.integers(0, tile_px)),
+            "offset_px": int(rng.integers(0, 50)),
+        }
+
+
+@pytest.mark.parametrize("case", list(random_cases(60)), ids=str)
+def test_blending_the_cut_tiles_gives_the_photo_back(case):
+    plan = plan_tiles(**case)
+    samples = np.random.default_rng(1).random((case["height_px"], case["width_px"], 3), np.float32)
+    np.testing.assert_allclose(blend_whole(plan, cut_tiles(samples, plan)), samples, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", list(random_cases(60)), ids=str)
+def test_bands_cover_every_row_exactly_once(case):
+    plan = plan_tiles(**case)
+    tile = np.zeros((plan.tile_px, plan.tile_px, 1), np.float32)
+    next_row = 0
+    for top, band in blend_tiles(plan, (tile for _ in range(len(plan))), num_channels=1):
+        assert top == next_row
+        assert 1 <= len(band) <= plan.tile_px
+        assert band.shape[1:] == (plan.width_px, 1)
+        next_row += len(band)
+    assert next_row == plan.height_px
+
+
+def test_a_real_photo_survives_in_uint8_levels():
+    photo = data.astronaut()[:400, :300]
+    plan = plan_tiles(400, 300)
+    restored = blend_whole(plan, (tile.astype(np.float32) for tile in cut_tiles(photo, plan)))
+    assert np.array_equal(np.rint(restored).astype(np.uint8), photo)
+
+
+def test_tiles_reach_the_far_edges_and_overlap_by_at_least_what_was_asked():
+    plan = plan_tiles(1000, 700, tile_px=256, overlap_px=64)
+    assert plan.tops == (0, 192, 384, 576, 744)
+    assert plan.lefts == (0, 192, 384, 444)
+    assert len(plan) == 20
+
+
+def test_the_offset_moves_the_inner_grid_and_keeps_the_edges():
+    plan = plan_tiles(1000, 700, tile_px=256, overlap_px=64, offset_px=96)
+    assert plan.tops == (0, 96, 288, 480, 672, 744)
+    assert plan.lefts == (0, 96, 288, 444)
+
+
+def test_a_photo_of_exactly_one_tile_is_cut_once():
+    assert len(plan_tiles(256, 256)) == 1
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(1, 1), (1, 500), (500, 1), (2, 3), (100, 300)])
+def test_photos_smaller_than_a_tile_are_mirrored_and_cropped(height_px, width_px):
+    samples = np.random.default_rng(0).integers(0, 256, (height_px, width_px, 3), np.uint8)
+    plan = plan_tiles(height_px, width_px)
+    tiles = list(cut_tiles(samples, plan))
+    assert {tile.shape for tile in tiles} == {(256, 256, 3)}
+    assert np.array_equal(np.rint(blend_whole(plan, tiles)).astype(np.uint8), samples)
+
+
+def test_the_mirror_does_not_repeat_the_edge():
+    samples = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
+    (tile,) = cut_tiles(samples, plan_tiles(1, 4, tile_px=6, overlap_px=2))
+    assert tile[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1]
+
+
+def test_tiles_of_a_large_photo_are_views():
+    samples = np.zeros((300, 300, 3), np.uint8)
+    assert all(np.shares_memory(tile, samples) for tile in cut_tiles(samples, plan_tiles(300, 300)))
+
+
+def test_one_tile_more_or_less_bright_leaves_no_step():
+    """Two neighbours that disagree by 1 are joined by a ramp: no two pixels differ by more than its steepest part."""
+    plan = plan_tiles(256, 448, tile_px=256, overlap_px=64)
+    dark, bright = np.zeros((256, 256, 1), np.float32), np.ones((256, 256, 1), np.float32)
+    row = blend_whole(plan, [dark, bright], num_channels=1)[0, :, 0]
+    assert row[0] == 0.0
+    assert row[-1] == 1.0
+    assert np.abs(np.diff(row)).max() < np.pi / 2 / 64 + 1e-3
+    assert (np.diff(row) >= 0).all()
+
+
+def test_a_pixel_whose_tiles_were_all_computed_does_not_miss_the_others():
+    samples = np.random.default_rng(0).random((500, 500, 3), np.float32)
+    plan = plan_tiles(500, 500)
+    corners = list(plan.corners())
+    computed = [
+        tile if top <= 100 < top + 256 and left <= 300 < left + 256 else None
+        for (top, left), tile in zip(corners, cut_tiles(samples, plan), strict=True)
+    ]
+    assert None in computed
+    np.testing.assert_allclose(blend_whole(plan, computed)[100, 300], samples[100, 300], atol=1e-6)
+
+
+def test_no_tile_computed_is_a_photo_of_zeros():
+    plan = plan_tiles(300, 300)
+    assert not blend_whole(plan, [None] * len(plan)).any()
+
+
+def test_tiles_are_taken_only_when_their_band_is_due():
+    plan = plan_tiles(2000, 300)
+    taken = []
+
+    def tiles():
+        for corner in plan.corners():
+            taken.append(corner)
+            yield None
+
+    bands = blend_tiles(plan, tiles())
+    next(bands)
+    assert len(taken) == len(plan.lefts)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"height_px": 0}, {"width_px": -1}, {"tile_px": 0}, {"overlap_px": 256}, {"overlap_px": -1}], ids=str
+)
+def test_sizes_that_make_no_grid_are_refused(wrong):
+    with pytest.raises(InvalidOption):
+        plan_tiles(**({"height_px": 100, "width_px": 100} | wrong))
+
+
+def test_samples_of_another_size_than_the_plan_are_refused():
+    with pytest.raises(InvalidOption, match="do not fit the plan"):
+        next(cut_tiles(np.zeros((10, 11, 3), np.uint8), plan_tiles(11, 10)))

@@ -1,0 +1,98 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from .serving import MakeClient, assert_problem, encode, grey_photo, publish, wait_until_ready
+
+PHOTO = encode(grey_photo())
+
+
+def wait_until_refused(client: TestClient, version: str) -> str:
+    for _ in range(1000):
+        states = {release["version"]: release for release in client.get("/models").json()["releases"]}
+        if states[version]["state"] == "refused":
+            reason: str = states[version]["reason"]
+            return reason
+    raise AssertionError(f"release {version} was never refused: {states}")
+
+
+@pytest.fixture
+def own_store(store: Path, tmp_path: Path) -> Path:
+    """A copy of the store that a test may damage."""
+    return Path(shutil.copytree(store, tmp_path / "store"))
+
+
+def test_the_models_name_the_active_release(client: TestClient) -> None:
+    assert client.get("/models").json() == {
+        "active": "0001",
+        "reason": None,
+        "releases": [{"version": "0001", "state": "active", "reason": None}],
+    }
+    assert client.get("/readyz").json() == {"status": "ready", "release": "0001"}
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "missing"])
+def test_without_a_release_the_service_lives_and_says_why_it_is_not_ready(
+    make_client: MakeClient, tmp_path: Path, exists: bool
+) -> None:
+    client = make_client(model_store=tmp_path if exists else tmp_path / "nowhere", ready=False)
+    assert client.get("/livez").status_code == 200
+    while "being loaded" in client.get("/readyz").text:
+        pass
+    assert "holds no release" in assert_problem(client.get("/readyz"), 503, "not-ready")["detail"]
+    refused = client.post("/restore", content=PHOTO)
+    assert_problem(refused, 503, "not-ready")
+    assert int(refused.headers["retry-after"]) > 0
+    models = client.get("/models").json()
+    assert (models["active"], models["releases"]) == (None, [])
+    assert "holds no release" in models["reason"]
+
+
+def test_the_first_release_is_picked_up_when_it_is_published(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client(model_store=tmp_path, store_poll_seconds=0.05, ready=False)
+    assert client.get("/readyz").status_code == 503
+    publish(tmp_path)
+    wait_until_ready(client)
+    assert client.post("/restore", content=PHOTO).status_code == 200
+
+
+def test_a_damaged_newest_release_is_refused_and_the_one_before_it_is_served(
+    make_client: MakeClient, own_store: Path
+) -> None:
+    newest = publish(own_store)
+    with (own_store / newest / "generator.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        weights.write(b"\x55")
+    client = make_client(model_store=own_store)
+    models = client.get("/models").json()
+    assert models["active"] == "0001"
+    assert [release["state"] for release in models["releases"]] == ["refused", "active"]
+    assert "sha256" in models["releases"][0]["reason"]
+
+
+def test_a_refused_release_is_tried_again_when_it_was_repaired(make_client: MakeClient, own_store: Path) -> None:
+    manifest = own_store / "0001" / "manifest.json"
+    intact = manifest.read_bytes()
+    manifest.write_bytes(intact[:100])
+    client = make_client(model_store=own_store, store_poll_seconds=0.05, ready=False)
+    assert "manifest.json" in wait_until_refused(client, "0001")
+    assert "0001" in assert_problem(client.get("/readyz"), 503, "not-ready")["detail"]
+    manifest.write_bytes(intact)
+    wait_until_ready(client)
+
+
+def test_a_pinned_release_is_served_though_a_newer_one_is_there(make_client: MakeClient, own_store: Path) -> None:
+    newest = publish(own_store)
+    client = make_client(model_store=own_store, model_version="0001")
+    models = client.get("/models").json()
+    assert models["active"] == "0001"
+    assert models["releases"][0] == {"version": newest, "state": "present", "reason": None}
+
+
+def test_a_pinned_release_that_is_missing_is_named(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, model_version="0099", ready=False)
+    while "being loaded" in client.get("/readyz").text:
+        pass
+    assert "release 0099 is not in" in client.get("/readyz").json()["detail"]

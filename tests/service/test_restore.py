@@ -1,0 +1,140 @@
+import email
+import email.policy
+import json
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from .serving import decode, encode, grey_photo, scratched_photo
+
+
+def test_a_form_upload_comes_back_restored(client: TestClient) -> None:
+    damaged = scratched_photo()
+    answer = client.post("/restore", files={"image": ("old.png", encode(damaged))})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/png"
+    restored = decode(answer.content)
+    assert restored.shape == damaged.shape
+    assert (restored[:, 64:68] != 255).any()
+    assert np.array_equal(restored[:, :60], damaged[:, :60])
+    assert np.array_equal(restored[:, 72:], damaged[:, 72:])
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "application/x-www-form-urlencoded"])
+def test_a_raw_body_gives_the_same_bytes_as_a_form_whatever_type_it_claims(
+    client: TestClient, content_type: str
+) -> None:
+    photo = encode(scratched_photo())
+    from_form = client.post("/restore", files={"image": photo})
+    from_body = client.post("/restore", content=photo, headers={"Content-Type": content_type})
+    assert from_body.status_code == 200
+    assert from_body.content == from_form.content
+
+
+def test_a_raw_body_without_a_type_is_taken(client: TestClient) -> None:
+    assert client.post("/restore", content=encode(grey_photo())).status_code == 200
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_undamaged_photo_comes_back_byte_for_byte(client: TestClient, format: str) -> None:
+    photo = encode(grey_photo(), format)
+    answer = client.post("/restore", content=photo)
+    assert answer.content == photo
+    assert answer.headers["x-damage-ratio"] == "0.000000"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_answer_has_the_format_and_size_of_the_photo(client: TestClient, format: str) -> None:
+    answer = client.post("/restore", files={"image": encode(scratched_photo(), format)})
+    assert answer.headers["content-type"] == f"image/{format.lower()}"
+    assert decode(answer.content).shape == (96, 128, 3)
+    assert float(answer.headers["x-damage-ratio"]) > 0.0
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
+def test_another_format_can_be_asked_for(client: TestClient, format: str) -> None:
+    answer = client.post(f"/restore?format={format}", content=encode(scratched_photo()))
+    assert answer.headers["content-type"] == f"image/{format}"
+    assert decode(answer.content).shape == (96, 128, 3)
+
+
+def test_quality_makes_a_jpeg_smaller(client: TestClient) -> None:
+    photo = encode(np.random.default_rng(0).integers(0, 200, (96, 128, 3), np.uint8))
+    fine, coarse = (client.post(f"/restore?format=jpeg&quality={quality}", content=photo) for quality in (95, 20))
+    assert len(coarse.content) < len(fine.content)
+
+
+@pytest.mark.parametrize("mode", ["auto", "tile", "resize"])
+def test_every_mode_answers(client: TestClient, mode: str) -> None:
+    assert client.post(f"/restore?mode={mode}", content=encode(scratched_photo())).status_code == 200
+
+
+def test_damage_is_restored_where_the_mask_says_so_and_protected_pixels_stay(client: TestClient) -> None:
+    photo = grey_photo()
+    damage, protect = np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8)
+    damage[20:60, 20:60] = 255
+    protect[20:60, 40:60] = 255
+    files = {"image": encode(photo), "damage": encode(damage), "protect": encode(protect)}
+    answer = client.post("/restore", files=files)
+    changed = (decode(answer.content) != photo).any(axis=2)
+    assert changed[20:60, 20:40].mean() > 0.5
+    assert not changed[20:60, 40:60].any()
+    assert not changed[:20].any()
+    assert float(answer.headers["x-damage-ratio"]) == pytest.approx(40 * 20 / (96 * 128), abs=1e-6)
+
+
+def test_a_protected_scratch_comes_back_byte_for_byte(client: TestClient) -> None:
+    photo = encode(scratched_photo())
+    answer = client.post("/restore", files={"image": photo, "protect": encode(np.full((96, 128), 255, np.uint8))})
+    assert answer.content == photo
+
+
+def test_the_damage_map_is_a_grey_png_of_the_photos_size(client: TestClient) -> None:
+    answer = client.post("/restore?output=damage_map", content=encode(scratched_photo(), "JPEG", quality=95))
+    damage_map = decode(answer.content)
+    assert answer.headers["content-type"] == "image/png"
+    assert damage_map.shape == (96, 128)
+    assert damage_map[:, 65:67].min() > 200
+    assert damage_map[:, :50].max() < 50
+
+
+def test_a_comparison_shows_before_and_after_side_by_side(client: TestClient) -> None:
+    damaged = scratched_photo()
+    restored = decode(client.post("/restore", content=encode(damaged)).content)
+    comparison = decode(client.post("/restore?output=comparison", content=encode(damaged)).content)
+    assert np.array_equal(comparison, np.concatenate((damaged, restored), axis=1))
+
+
+def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: TestClient) -> None:
+    photo = encode(scratched_photo(), "JPEG")
+    answer = client.post("/restore?output=all", content=photo)
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP)
+    parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
+    contents = {name: part.get_content() for name, part in parts.items()}
+    assert list(contents) == ["restored", "damage_map", "info"]
+    assert contents["restored"] == client.post("/restore", content=photo).content
+    assert decode(contents["damage_map"]).shape == (96, 128)
+    info = json.loads(contents["info"])
+    assert info["release"] == "0001"
+    assert info["format"] == "jpeg"
+    assert info["damage_ratio"] == pytest.approx(float(answer.headers["x-damage-ratio"]), abs=1e-6)
+
+
+def test_the_same_photo_gives_the_same_bytes(client: TestClient) -> None:
+    answers = [client.post("/restore?output=all", content=encode(scratched_photo())) for _ in range(2)]
+    assert answers[0].content == answers[1].content
+    assert answers[0].headers["content-type"] == answers[1].headers["content-type"]
+
+
+def test_the_headers_say_who_restored_and_how_long_it_took(client: TestClient) -> None:
+    headers = client.post("/restore?release=0001", content=encode(scratched_photo(), "JPEG")).headers
+    assert headers["x-model-version"] == "0001"
+    assert headers["content-disposition"] == 'inline; filename="restored.jpg"'
+    assert [part.split(";")[0] for part in headers["server-timing"].split(", ")] == [
+        "queue",
+        "decode",
+        "infer",
+        "encode",
+    ]

@@ -1,0 +1,205 @@
+"""The real thing: `python -m service` in a process of its own, on a loopback port."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from .serving import decode, encode, grey_photo, scratched_photo
+
+START_TIMEOUT_SECONDS = 180  # importing torch takes its time on a busy machine
+FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
+
+
+class ServiceProcess:
+    """A running service; `log` grows while it runs."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            env=os.environ | {"RESTORE_PORT": "0", "RESTORE_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1"} | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read_log)
+        self._reader.start()
+        self.port = int(self.wait_for_log(r"running on http://127\.0\.0\.1:(\d+)")[1])
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        give_up_at = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < give_up_at:
+            for line in list(self.log):
+                if found := re.search(pattern, line):
+                    return found
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern!r} is not in the log:\n{''.join(self.log)}")
+
+    def wait_until_ready(self) -> None:
+        self.wait_for_log("release active")
+
+    def stop(self) -> int:
+        """Returns the exit status."""
+        self.client.close()
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            self._reader.join()
+
+
+StartService = Callable[..., ServiceProcess]
+
+
+@pytest.fixture(scope="module")
+def service(store: Path) -> Iterator[ServiceProcess]:
+    """A ready service that takes at most 20 MB."""
+    service = ServiceProcess({"RESTORE_MODEL_STORE": str(store), "RESTORE_MAX_UPLOAD_BYTES": "20000000"})
+    service.wait_until_ready()
+    yield service
+    service.stop()
+
+
+def test_a_photo_goes_in_and_out_over_a_real_connection(service: ServiceProcess) -> None:
+    photo = encode(scratched_photo(), "JPEG")
+    answer = service.client.post("/restore", files={"image": ("old.jpg", photo)})
+    assert answer.status_code == 200
+    assert decode(answer.content).shape == (96, 128, 3)
+
+
+def test_health_answers_at_once_while_a_large_photo_is_being_restored(service: ServiceProcess) -> None:
+    photo = encode(scratched_photo(3000, 3000))
+    with ThreadPoolExecutor(1) as caller:
+        started_seconds = time.monotonic()
+        restoring = caller.submit(httpx.post, f"{service.client.base_url}/restore", content=photo, timeout=120)
+        waits = []
+        while not restoring.done():
+            asked_seconds = time.monotonic()
+            assert service.client.get("/livez").status_code == 200
+            waits.append(time.monotonic() - asked_seconds)
+            time.sleep(0.01)
+        assert restoring.result().status_code == 200
+    assert len(waits) > 3
+    assert float(np.median(waits)) < 0.1 * (time.monotonic() - started_seconds)
+
+
+def test_an_oversized_chunked_upload_is_refused_before_it_has_all_arrived(service: ServiceProcess) -> None:
+    sent_bytes = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent_bytes
+        for _ in range(400):
+            sent_bytes += 1_000_000
+            yield bytes(1_000_000)
+
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+    connection.putrequest("POST", "/restore")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    for chunk in endless():
+        connection.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        if sent_bytes >= 40_000_000:
+            break
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert json.loads(answer.read())["type"].endswith("upload-too-large")
+    connection.close()
+
+
+def test_an_announced_oversized_upload_is_refused_before_a_byte_of_it_is_sent(service: ServiceProcess) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+    connection.putrequest("POST", "/restore")
+    connection.putheader("Content-Length", "20000001")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert answer.headers["content-type"] == "application/problem+json"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "begun"),
+    [
+        ("image/jpeg", b"\xff\xd8\xff"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc',
+        ),
+    ],
+    ids=["raw", "form"],
+)
+def test_a_client_that_leaves_in_mid_upload_leaves_no_traceback(
+    service: ServiceProcess, content_type: str, begun: bytes
+) -> None:
+    request_id = f"left-{len(begun)}"
+    head = f"POST /restore HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nX-Request-ID: {request_id}\r\n"
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + begun)
+    answered = service.wait_for_log(f'.*"answered".*"{request_id}".*')
+    assert json.loads(answered[0])["problem"] == "client-gone"
+    assert service.client.get("/livez").status_code == 200
+    assert "Traceback" not in "".join(service.log)
+
+
+def test_an_empty_store_is_not_ready_and_a_signal_stops_it(tmp_path: Path) -> None:
+    service = ServiceProcess({"RESTORE_MODEL_STORE": str(tmp_path), "RESTORE_PROT": "1"})
+    assert service.client.get("/livez").status_code == 200
+    assert service.client.get("/readyz").status_code == 503
+    refused = service.client.post("/restore", content=encode(grey_photo()))
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:photo-restoration:problem:not-ready")
+    assert service.stop() == 0
+    assert any("RESTORE_PROT" in line for line in service.log)
+    assert all(json.loads(line)["level"] for line in service.log), "every line is JSON"
+
+
+def test_sigterm_drains_finishes_what_is_in_flight_and_exits_with_0(store: Path) -> None:
+    service = ServiceProcess({"RESTORE_MODEL_STORE": str(store)})
+    service.wait_until_ready()
+    photo = encode(scratched_photo(3000, 3000), "JPEG")
+    with ThreadPoolExecutor(1) as caller:
+        in_flight = caller.submit(httpx.post, f"{service.client.base_url}/restore", content=photo, timeout=120)
+        while "restore_requests_in_progress 1.0" not in service.client.get("/metrics").text:
+            assert not in_flight.done()
+        service.process.send_signal(signal.SIGTERM)
+        not_ready = service.client.get("/readyz")
+        assert (not_ready.status_code, not_ready.json()["type"]) == (503, "urn:photo-restoration:problem:draining")
+        assert in_flight.result().status_code == 200
+    service.client.close()
+    assert service.process.wait(timeout=30) == 0
+    service._reader.join()
+
+
+def test_an_address_open_to_strangers_is_refused(store: Path) -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env=os.environ | {"RESTORE_HOST": "0.0.0.0", "RESTORE_MODEL_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_SECONDS,
+    )
+    assert started.returncode == 2
+    assert "RESTORE_ALLOW_ANONYMOUS=true" in started.stderr
+    assert "Traceback" not in started.stderr

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.__main__ import main
+from service.settings import ENV_PREFIX, REPOSITORY_MODEL_STORE, Settings, is_loopback, unknown_settings
+
+CONFIGURATION_PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def default_as_shown(name: str) -> str:
+    default = Settings.model_fields[name].default
+    if default == REPOSITORY_MODEL_STORE:
+        return "the repository's `model_store/`"
+    if default is None:
+        return "unset"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def settings_table() -> str:
+    rows = [
+        f"| `{ENV_PREFIX}{name.upper()}` | {default_as_shown(name)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| variable | default | what it sets |", "|---|---|---|", *rows])
+
+
+def test_the_configuration_page_lists_every_setting_with_its_default() -> None:
+    assert settings_table() in CONFIGURATION_PAGE.read_text(), (
+        f"put this into {CONFIGURATION_PAGE}:\n{settings_table()}"
+    )
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTORE_MAX_PIXELS", "1000")
+    assert Settings().max_pixels == 1000
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTORE_PORT", "")
+    assert Settings().port == 8000
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_loopback_is_open_to_callers_without_a_key(host: str) -> None:
+    assert is_loopback(host)
+    assert Settings(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
+def test_any_other_address_needs_a_word(host: str) -> None:
+    with pytest.raises(ValidationError, match="RESTORE_ALLOW_ANONYMOUS=true"):
+        Settings(host=host)
+    assert Settings(host=host, allow_anonymous=True).host == host
+
+
+def test_the_upload_budget_must_hold_one_upload() -> None:
+    with pytest.raises(ValidationError, match="RESTORE_MAX_BUFFERED_BYTES=10 is less"):
+        Settings(max_buffered_bytes=10)
+
+
+def test_misspelt_variables_are_named() -> None:
+    environment = {"RESTORE_PROT": "1", "RESTORE_PORT": "1", "restore_host": "localhost", "PATH": "/bin"}
+    assert unknown_settings(environment) == ["RESTORE_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("RESTORE_PORT", "eighty", "RESTORE_PORT=eighty: Input should be a valid integer"),
+        ("RESTORE_DEADLINE_SECONDS", "0", "RESTORE_DEADLINE_SECONDS=0: Input should be greater than 0"),
+        ("RESTORE_HOST", "0.0.0.0", "RESTORE_HOST=0.0.0.0 can be reached from other machines"),
+        ("RESTORE_DEVICE", "cuda:99", "RESTORE_DEVICE: device cuda:99 is not here"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_a_word(
+    name: str, value: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main() == 2
+    assert complaint in capsys.readouterr().err

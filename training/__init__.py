@@ -1,0 +1,1 @@
+"""The training job: pairs, losses, trainer, evaluation, publishing."""

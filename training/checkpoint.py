@@ -1,0 +1,34 @@
+"""Checkpoints: everything that a run needs to go on exactly. They are resumed, never served; a release is."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restoration.errors import CheckpointError
+
+NAME = "checkpoint.pt"
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write beside, sync, rename: a run that is killed while it writes keeps the checkpoint before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{NAME}.incoming"
+    with beside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(folder / NAME)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Only tensors and plain values are read, no code. Raises CheckpointError."""
+    path = folder / NAME
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; name the folder of a run that has saved a checkpoint")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error}); start the run anew") from error
+    return state

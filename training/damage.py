@@ -1,0 +1,245 @@
+"""Composition: photos in, (damaged, clean) pairs out, in batched tensor operations on the training device.
+
+The target of structural damage on a faded, grainy print is that same print without the damage: what age does to the
+whole photo (`age_photos`) goes into both pictures of a pair, what hides part of it (`add_damage`) into one.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.overlays import FAMILIES, OverlayBank
+
+VISIBLE = 8.0 / 255.0
+"""A change of at least this is damage that the detector must find."""
+INVISIBLE = 1.5 / 255.0
+"""A change below this is none; in between, the detector's answer does not count."""
+
+
+@dataclass(frozen=True)
+class FamilyLook:
+    """How one family is laid onto a photo: [low, high] each."""
+
+    strength: tuple[float, float] = (0.3, 1.0)
+    zoom: tuple[float, float] = (0.4, 2.0)  # overlay's side over the photo's short side
+    share_light: float = 0.7  # else dark
+    share_multiplied: float = 0.0  # a stain tints what is under it, paint covers it
+
+
+LOOKS: dict[str, FamilyLook] = {
+    "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.8),
+    "hairlines": FamilyLook(strength=(0.25, 1.0), zoom=(0.7, 2.5), share_light=0.7),
+    "scratches": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.75),
+    "dust": FamilyLook(strength=(0.35, 1.0), zoom=(0.6, 2.5), share_light=0.6),
+    "fibres": FamilyLook(strength=(0.3, 1.0), zoom=(0.5, 2.2), share_light=0.5),
+    "creases": FamilyLook(strength=(0.6, 1.0), zoom=(0.8, 2.5), share_light=0.9),
+    "stains": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_multiplied=0.7),
+    "holes": FamilyLook(strength=(0.97, 1.0), zoom=(0.9, 2.0), share_light=0.7),
+}
+
+
+@dataclass(frozen=True)
+class DamageConfig:
+    """What is done to the photos, and how often."""
+
+    families: tuple[str, ...] = FAMILIES
+    family_weights: dict[str, float] = field(
+        default_factory=lambda: {"strokes": 2.0, "hairlines": 2.0, "holes": 0.8, "scratches": 1.5}
+    )
+    """How often a family is drawn, relative to 1 for those that are not named."""
+    num_layers_shares: tuple[float, ...] = (0.2, 0.4, 0.25, 0.15)
+    """Shares of samples with 0, 1, 2, 3 layers of damage."""
+    ageing: bool = True
+    """Grey, sepia, faded and grainy photos, in both pictures of a pair."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """damaged, clean: (N, 3, H, W) float32 in [0, 1]; see `damage_mask` for mask and counts (N, 1, H, W)."""
+
+    damaged: Tensor
+    clean: Tensor
+    mask: Tensor
+    counts: Tensor
+
+    def to(self, device: torch.device) -> "Pairs":
+        return Pairs(*(plane.to(device, non_blocking=True) for plane in vars(self).values()))
+
+
+def make_pairs(photos: Tensor, bank: OverlayBank, config: DamageConfig, rng: torch.Generator) -> Pairs:
+    """photos: (N, 3, H, W) float32 in [0, 1], whose short side shows about half to all of a photo."""
+    clean = age_photos(photos, rng) if config.ageing else photos
+    damaged = add_damage(clean, bank, config, rng)
+    if config.ageing:
+        clean, damaged = add_scan_noise(clean, damaged, rng)
+    return pairs_from(damaged, clean)
+
+
+def pairs_from(damaged: Tensor, clean: Tensor) -> Pairs:
+    mask, counts = damage_mask(damaged, clean)
+    return Pairs(damaged, clean, mask, counts)
+
+
+def damage_mask(damaged: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 1, H, W) float32 each: 1 where the two differ visibly; 1 where a detector's answer counts."""
+    change = (damaged - clean).abs().amax(dim=1, keepdim=True)
+    mask = change >= VISIBLE
+    return mask.float(), (mask | (change < INVISIBLE)).float()
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+
+
+def uniform(n: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """(N, 1, 1, 1) float32, broadcast over a batch of pictures."""
+    return torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) * (high - low) + low
+
+
+def chance(n: int, probability: float, rng: torch.Generator) -> Tensor:
+    """(N, 1, 1, 1) float32, 1 with the given probability, else 0."""
+    return (torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < probability).float()
+
+
+def normal(like: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=rng, device=rng.device)
+
+
+# --- age: both pictures -----------------------------------------------------------------------------------------------
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def to_grey(photos: Tensor) -> Tensor:
+    """(N, 3, H, W) to (N, 1, H, W)."""
+    weights = torch.tensor(LUMA, device=photos.device).view(1, 3, 1, 1)
+    return (photos * weights).sum(dim=1, keepdim=True)
+
+
+def age_photos(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """Some photos become grey, sepia or faded, softer or grainy; most keep their colours."""
+    n = photos.shape[0]
+    grey = to_grey(photos)
+    is_grey = chance(n, 0.4, rng)
+    tint = torch.cat([uniform(n, 0.98, 1.08, rng), uniform(n, 0.92, 1.0, rng), uniform(n, 0.7, 0.95, rng)], dim=1)
+    tint = torch.where(chance(n, 0.5, rng) > 0, tint, torch.ones_like(tint))
+    photos = torch.where(is_grey > 0, (grey * tint).clamp(0, 1), photos)
+
+    faded = chance(n, 0.3, rng)
+    black, white = uniform(n, 0.02, 0.25, rng), uniform(n, 0.65, 1.0, rng)
+    photos = torch.where(faded > 0, black + photos * (white - black), photos)
+
+    soft = F.avg_pool2d(F.pad(photos, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    photos = torch.lerp(photos, soft, chance(n, 0.3, rng) * uniform(n, 0.3, 1.0, rng))
+
+    grain = normal(photos[:, :1], rng)
+    coarse = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1), mode="replicate"), 3, stride=1) * 2.0
+    grain = torch.where(chance(n, 0.5, rng) > 0, coarse, grain)
+    return (photos + grain * chance(n, 0.4, rng) * uniform(n, 0.0, 0.05, rng)).clamp(0, 1)
+
+
+def add_scan_noise(clean: Tensor, damaged: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What the scanner adds lies on both, the damage included: slight blur, noise, JPEG."""
+    n = clean.shape[0]
+    both = torch.cat([clean, damaged])
+    soft = F.avg_pool2d(F.pad(both, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    both = torch.lerp(both, soft, (chance(n, 0.3, rng) * uniform(n, 0.2, 1.0, rng)).repeat(2, 1, 1, 1))
+    noise = normal(clean, rng) * chance(n, 0.3, rng) * uniform(n, 0.0, 0.025, rng)
+    both = (both + noise.repeat(2, 1, 1, 1)).clamp(0, 1)
+    compressed = (torch.rand(n, generator=rng, device=rng.device) < 0.35).repeat(2).nonzero()[:, 0]
+    quality = uniform(n, 40.0, 95.0, rng).repeat(2, 1, 1, 1)
+    both[compressed] = compress_jpeg(both[compressed], quality[compressed])
+    return both[:n], both[n:]
+
+
+# ITU-T T.81, table K.1
+_LUMA_STEPS = """
+16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92  49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99
+"""
+# ITU-R BT.601, full range, as in JFIF
+_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def compress_jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
+    """JPEG's loss without its entropy coding, nor chroma subsampling.
+
+    pictures: (N, 3, H, W) in [0, 1]; quality: (N, 1, 1, 1) in (0, 100], as libjpeg scales its tables.
+    """
+    n, _, height, width = pictures.shape
+    device = pictures.device
+    to_ycc = torch.tensor(_TO_YCC, device=device)
+    padded = F.pad(pictures, (0, -width % 8, 0, -height % 8), mode="replicate")
+    ycc = torch.einsum("yc,nchw->nyhw", to_ycc, padded * 255.0)
+    blocks = ycc.view(n, 3, ycc.shape[2] // 8, 8, ycc.shape[3] // 8, 8).transpose(3, 4)  # (N, 3, H/8, W/8, 8, 8)
+    index = torch.arange(8, device=device, dtype=torch.float32)
+    dct = torch.cos((2 * index + 1) * index[:, None] * math.pi / 16) / 2
+    dct[0] /= math.sqrt(2)
+    steps = torch.tensor([float(step) for step in _LUMA_STEPS.split()], device=device).view(8, 8)
+    scale = torch.where(quality < 50, 50.0 / quality, 2.0 - quality / 50.0)
+    steps = (steps * scale.view(n, 1, 1, 1, 1, 1)).round().clamp(min=1.0)
+    coefficients = (dct @ blocks @ dct.T / steps).round() * steps
+    ycc = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    rgb = torch.einsum("cy,nyhw->nchw", torch.linalg.inv(to_ycc), ycc) / 255.0
+    return rgb[:, :, :height, :width].clamp(0, 1)
+
+
+# --- damage: one of the two -------------------------------------------------------------------------------------------
+
+
+def add_damage(photos: Tensor, bank: OverlayBank, config: DamageConfig, rng: torch.Generator) -> Tensor:
+    """Lay 0 to 3 overlays of random families, in random order, onto each photo."""
+    families = [family for family in config.families if family in bank.overlays]
+    weights = torch.tensor([config.family_weights.get(family, 1.0) for family in families], device=rng.device)
+    shares = torch.tensor(config.num_layers_shares, device=rng.device)
+    num_layers = torch.multinomial(shares, photos.shape[0], replacement=True, generator=rng)
+    damaged = photos.clone()
+    for layer in range(len(config.num_layers_shares) - 1):
+        drawn = torch.multinomial(weights, photos.shape[0], replacement=True, generator=rng)
+        drawn[num_layers <= layer] = -1
+        for index, family in enumerate(families):
+            rows = (drawn == index).nonzero()[:, 0]
+            if len(rows):
+                damaged[rows] = add_layer(damaged[rows], bank.overlays[family], LOOKS[family], rng)
+    return damaged
+
+
+def add_layer(photos: Tensor, overlays: Tensor, look: FamilyLook, rng: torch.Generator) -> Tensor:
+    """One overlay onto each photo. overlays: (K, 2, S, S) uint8."""
+    n = photos.shape[0]
+    planes = warp_overlays(overlays, n, (photos.shape[2], photos.shape[3]), look.zoom, rng)
+    opacity, tone = planes[:, :1], planes[:, 1:]
+    opacity = opacity * uniform(n, *look.strength, rng)
+    light = chance(n, look.share_light, rng)
+    bright = uniform(n, 0.75, 1.0, rng) * light + uniform(n, 0.0, 0.3, rng) * (1.0 - light)
+    other = torch.where(chance(n, 0.7, rng) > 0, bright * 0.85, uniform(n, 0.0, 1.0, rng))
+    colour_cast = uniform(n, 0.0, 0.35, rng) * chance(n, 0.4, rng)
+    tint = 1.0 + (torch.rand(n, 3, 1, 1, generator=rng, device=rng.device) - 0.5) * colour_cast
+    paint = ((bright * tone + other * (1.0 - tone)) * tint).clamp(0, 1)
+    brown = torch.cat([uniform(n, 0.6, 1.0, rng), uniform(n, 0.45, 0.9, rng), uniform(n, 0.2, 0.8, rng)], dim=1)
+    tinted = photos * torch.where(chance(n, 0.75, rng) > 0, brown, uniform(n, 0.4, 0.85, rng))
+    tinted = tinted + (1.0 - tinted) * 0.5 * tone * light  # bleached inside
+    is_multiplied = chance(n, look.share_multiplied, rng)
+    return torch.lerp(photos, torch.where(is_multiplied > 0, tinted, paint), opacity)
+
+
+def warp_overlays(
+    overlays: Tensor, n: int, size: tuple[int, int], zoom: tuple[float, float], rng: torch.Generator
+) -> Tensor:
+    """Choose, rotate, flip, zoom and shift: (N, 2, H, W) float32 in [0, 1]."""
+    device = rng.device
+    chosen = torch.randint(len(overlays), (n,), generator=rng, device=device)
+    angle = uniform(n, 0.0, 2.0 * math.pi, rng).flatten()
+    extent = 1.0 / torch.exp(uniform(n, math.log(zoom[0]), math.log(zoom[1]), rng).flatten())
+    flip = 1.0 - 2.0 * chance(n, 0.5, rng).flatten()
+    # A crop that is smaller than an overlay looks at the part of it that has something to show more often than not
+    shift = (torch.rand(n, 2, generator=rng, device=device) - 0.5) * 2.0 * (1.1 - 0.6 * extent.clamp(max=1.0))[:, None]
+    cos, sin = torch.cos(angle) * extent, torch.sin(angle) * extent
+    theta = torch.stack(
+        [torch.stack([cos * flip, -sin, shift[:, 0]], dim=1), torch.stack([sin * flip, cos, shift[:, 1]], dim=1)], dim=1
+    )
+    grid = F.affine_grid(theta, [n, 2, *size], align_corners=False)
+    planes = overlays[chosen].float().div_(255.0)
+    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

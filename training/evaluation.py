@@ -1,0 +1,197 @@
+"""Evaluation on held-out photos with held-out damage, through the function that the service calls.
+
+Methods are compared on the same cases: doing nothing, Telea's inpainting *given the true mask* (an oracle that no user
+has), and generators, which must find the damage themselves.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from restoration.device import DeviceGenerator, choose_precision
+from restoration.generator import Generator
+from restoration.restorer import RestoreOptions, restore_photo
+from training.cases import Case
+from training.metrics import LPIPS, detection_scores, exact_share, mean_error, psnr, ssim
+from training.pictures import draw_sheet, save_sheet
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """picture: (H, W, 3) uint8; found: (H, W) bool, what it took for damage, None for a method that is told."""
+
+    picture: np.ndarray
+    found: np.ndarray | None = None
+
+
+Method = Callable[[Case], Outcome]
+
+
+def do_nothing(case: Case) -> Outcome:
+    return Outcome(case.damaged)
+
+
+def inpaint_telea(case: Case) -> Outcome:
+    """Telea 2004, as OpenCV has it, with the true mask widened by a pixel and its customary radius of 3 px."""
+    mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return Outcome(cv2.inpaint(case.damaged, mask, 3, cv2.INPAINT_TELEA))
+
+
+def method_of(generator: Generator, device: torch.device, options: RestoreOptions | None = None) -> Method:
+    """Restore blindly, as the service does."""
+    on_device = DeviceGenerator(deepcopy(generator), device, choose_precision(device))
+
+    def restore(case: Case) -> Outcome:
+        restoration = restore_photo(case.photo(), on_device, options)
+        return Outcome(restoration.samples, restoration.mask)
+
+    return restore
+
+
+def method_told(generator: Generator, device: torch.device) -> Method:
+    """Restore under the true mask alone: what the filler could do if the detector were perfect."""
+    on_device = DeviceGenerator(deepcopy(generator), device, choose_precision(device))
+
+    def restore(case: Case) -> Outcome:
+        mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        options = RestoreOptions(sensitivity=0.0, damage=mask, protect=~mask)
+        return Outcome(restore_photo(case.photo(), on_device, options).samples)
+
+    return restore
+
+
+def score_case(case: Case, outcome: Outcome, lpips: LPIPS | None) -> Scores:
+    """Every measure of one outcome; NaN where one has nothing to be measured on."""
+    altered = case.altered
+    scores = {
+        "psnr": psnr(outcome.picture, case.clean),
+        "ssim": ssim(outcome.picture, case.clean),
+        "lpips": lpips(outcome.picture, case.clean) if lpips else math.nan,
+        "error_inside": mean_error(outcome.picture, case.clean, altered),
+        "error_outside": mean_error(outcome.picture, case.clean, ~altered),
+        "exact_outside": exact_share(outcome.picture, case.damaged, ~altered),
+        "untouched": float(np.array_equal(outcome.picture, case.damaged)),
+    }
+    if outcome.found is not None:
+        counts = case.visible | ~altered
+        scores |= detection_scores(outcome.found, case.visible, counts)
+    return scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean scores by method and family, and what they were measured on."""
+
+    scores: dict[str, dict[str, Scores]]  # method, family, measure
+    about: dict[str, object]
+
+    def mean(self, method: str, measure: str) -> float:
+        """Mean over the families that are damaged."""
+        values = [scores.get(measure, math.nan) for family, scores in self.scores[method].items() if family != "clean"]
+        return mean_of(values)
+
+    def save(self, folder: Path) -> None:
+        """Write evaluation.json and evaluation.md."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"about": self.about, "scores": self.scores}
+        (folder / "evaluation.json").write_text(json.dumps(_without_nan(record), indent=2) + "\n", encoding="utf-8")
+        (folder / "evaluation.md").write_text(self.to_markdown(), encoding="utf-8")
+
+    def to_markdown(self) -> str:
+        lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in self.about.items()), ""]
+        lines += ["## All damaged families, mean", "", *self._summary(), ""]
+        for measure, title in TITLES.items():
+            if any(measure in scores for families in self.scores.values() for scores in families.values()):
+                lines += [f"## {title}", "", *self._by_family(measure), ""]
+        return "\n".join(lines)
+
+    def _summary(self) -> list[str]:
+        rows = [[method, *(_cell(self.mean(method, measure), measure) for measure in TITLES)] for method in self.scores]
+        return _table(["method", *TITLES.values()], rows)
+
+    def _by_family(self, measure: str) -> list[str]:
+        methods = [m for m, families in self.scores.items() if any(measure in scores for scores in families.values())]
+        families = next(iter(self.scores.values()))
+        rows = [
+            [family, *(_cell(self.scores[method][family].get(measure, math.nan), measure) for method in methods)]
+            for family in families
+        ]
+        return _table(["family", *methods], rows)
+
+
+TITLES = {
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS (AlexNet)",
+    "error_inside": "Error inside the damage, levels",
+    "error_outside": "Error outside, levels",
+    "exact_outside": "Unaltered pixels that came back exactly",
+    "untouched": "Photos that came back unchanged",
+    "recall": "Damage map: recall",
+    "precision": "Damage map: precision",
+    "iou": "Damage map: IoU",
+}
+
+
+def evaluate(
+    cases: Iterable[Case], methods: Mapping[str, Method], *, lpips: LPIPS | None, about: dict[str, object]
+) -> Evaluation:
+    """Run every method on every case."""
+    collected: dict[str, dict[str, list[Scores]]] = {method: {} for method in methods}
+    for case in cases:
+        for name, method in methods.items():
+            collected[name].setdefault(case.family, []).append(score_case(case, method(case), lpips))
+    scores = {
+        name: {family: mean_scores(each) for family, each in families.items()} for name, families in collected.items()
+    }
+    return Evaluation(scores, about)
+
+
+def mean_scores(each: Sequence[Scores]) -> Scores:
+    names = dict.fromkeys(name for scores in each for name in scores)
+    return {name: mean_of([scores.get(name, math.nan) for scores in each]) for name in names}
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Mean of those that could be measured."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def save_contact_sheet(cases: Sequence[Case], methods: Mapping[str, Method], path: Path) -> None:
+    """One row a case, all of one size: damaged, then what each method made of it, then clean."""
+    names = [name for name in methods if methods[name] is not do_nothing]
+    rows = [[case.damaged, *(methods[name](case).picture for name in names), case.clean] for case in cases]
+    save_sheet(draw_sheet(rows, ["damaged", *names, "clean"], [case.family for case in cases]), path)
+
+
+def _cell(value: float, measure: str) -> str:
+    if math.isnan(value):
+        return "n/a"
+    if measure in ("exact_outside", "untouched"):
+        return f"{value:.1%}"
+    return f"{value:.2f}" if measure in ("psnr", "error_inside", "error_outside") else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(header) + " |",
+        "|---" + "|---:" * (len(header) - 1) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no NaN: a score that could not be measured is null."""
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

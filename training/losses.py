@@ -1,0 +1,55 @@
+"""What the networks are asked for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values (N, C, H, W) where mask (N, 1, H, W) is 1; 0 where it is nowhere."""
+    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
+
+
+def tversky_loss(damage_map: Tensor, mask: Tensor, counts: Tensor, *, miss_weight: float = 0.7) -> Tensor:
+    """1 - Tversky index over the batch, misses weighted over false alarms (Salehi et al. 2017, arXiv 1706.05721).
+
+    damage_map: (N, 1, H, W) in [0, 1]; mask, counts: the same shape, 0 or 1.
+    """
+    hits = (damage_map * mask * counts).sum()
+    misses = ((1.0 - damage_map) * mask * counts).sum()
+    alarms = (damage_map * (1.0 - mask) * counts).sum()
+    return 1.0 - (hits + 1.0) / (hits + miss_weight * misses + (1.0 - miss_weight) * alarms + 1.0)
+
+
+def detection_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """Cross entropy keeps clean photos clean, Tversky keeps thin structures from being given up."""
+    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    return {
+        "entropy": masked_mean(entropy, counts),
+        "tversky": tversky_loss(torch.sigmoid(logits), mask, counts),
+    }
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, fake_patches: Tensor | None = None) -> Tensor:
+    """Mean of the losses on real and fake. fake_patches (N, 1, h, w): 1 for patches that show any fake sample."""
+    real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
+    fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits), reduction="none")
+    return (real + (fake.mean() if fake_patches is None else masked_mean(fake, fake_patches))) / 2.0
+
+
+def adversarial_loss(fake_logits: Tensor, fake_patches: Tensor | None = None) -> Tensor:
+    fooled = F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits), reduction="none")
+    return fooled.mean() if fake_patches is None else masked_mean(fooled, fake_patches)
+
+
+def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequence[Tensor]) -> Tensor:
+    """Mean distance of the discriminator's features (Wang et al. 2018, arXiv 1711.11585)."""
+    distances = [F.l1_loss(fake, real.detach()) for real, fake in zip(real_features, fake_features, strict=True)]
+    return torch.stack(distances).mean()
+
+
+def patches_of(mask: Tensor, logits: Tensor) -> Tensor:
+    """Which of the discriminator's patches hold any sample of the mask: (N, 1, h, w), 0 or 1."""
+    return F.adaptive_max_pool2d(mask, logits.shape[-2:])

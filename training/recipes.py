@@ -1,0 +1,103 @@
+"""Recipes: what is trained, in which order, with which figures. The original's, and ours."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from restoration.generator import DetectFillConfig, Pix2PixConfig
+from training.damage import DamageConfig
+from training.discriminator import PatchGANConfig
+from training.photos import CropConfig
+
+PhaseName = Literal["detector", "filler", "pix2pix"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one network to improve."""
+
+    trains: PhaseName
+    num_steps: int
+    num_crops: int
+    """Pairs a step."""
+    crop_px: int
+    learning_rate: float
+    adversarial: float = 0.0
+    """Weight of the adversarial loss; 0 leaves the discriminator out."""
+    feature_matching: float = 0.0
+    warm_up_steps: int = 0
+    decays: bool = False
+    """Cosine decay of the learning rate to 0 over the phase."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    generator: DetectFillConfig | Pix2PixConfig
+    phases: tuple[Phase, ...]
+    discriminator: PatchGANConfig = field(default_factory=PatchGANConfig)
+    l1: float = 10.0
+    """Weight of the L1 loss, beside an adversarial loss of weight 1 in the original."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    ema_decay: float = 0.0
+    """Share that the moving average of the weights keeps a step; 0 publishes the weights themselves."""
+    max_gradient_norm: float | None = None
+    damage: DamageConfig = field(default_factory=DamageConfig)
+    crops: CropConfig = field(default_factory=CropConfig)
+    held_out_share: float = 0.05
+    short_side_px: int = 320
+    """Photographs with a longer short side are made smaller when they are read."""
+    seed: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        return sum(phase.num_steps for phase in self.phases)
+
+
+def pix2pix_recipe(num_photos: int) -> Recipe:
+    """The original notebook's: Adam 0.0002, betas (0.5, 0.999), BCE + 10 x L1, batches of 8, 50 epochs, 256 px."""
+    steps_per_epoch = max(1, num_photos // 8)
+    return Recipe(
+        name="pix2pix",
+        generator=Pix2PixConfig(),
+        phases=(Phase("pix2pix", 50 * steps_per_epoch, num_crops=8, crop_px=256, learning_rate=2e-4, adversarial=1.0),),
+    )
+
+
+def detect_fill_recipe(num_photos: int) -> Recipe:
+    """Ours: the detector first, as it decides; then the filler, without and at last with the discriminator.
+
+    Lengths are fixed in steps, not epochs: damage is drawn anew for every crop, so no crop is ever seen twice.
+    """
+    return Recipe(
+        name="detect-fill",
+        generator=DetectFillConfig(),
+        phases=(
+            Phase("detector", 13_000, num_crops=16, crop_px=128, learning_rate=1e-3, warm_up_steps=300, decays=True),
+            Phase("detector", 3_000, num_crops=8, crop_px=256, learning_rate=2e-4, warm_up_steps=100, decays=True),
+            Phase("filler", 4_200, num_crops=16, crop_px=128, learning_rate=6e-4, warm_up_steps=300, decays=True),
+            Phase(
+                "filler",
+                800,
+                num_crops=8,
+                crop_px=256,
+                learning_rate=2e-4,
+                adversarial=0.1,
+                feature_matching=2.0,
+                warm_up_steps=100,
+                decays=True,
+            ),
+        ),
+        discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
+        betas=(0.9, 0.99),
+        ema_decay=0.999,
+        max_gradient_norm=1.0,
+    )
+
+
+RECIPES = {"detect-fill": detect_fill_recipe, "pix2pix": pix2pix_recipe}
+
+
+def scale_steps(recipe: Recipe, factor: float) -> Recipe:
+    """The same recipe, longer or shorter."""
+    phases = tuple(replace(phase, num_steps=max(1, round(phase.num_steps * factor))) for phase in recipe.phases)
+    return replace(recipe, phases=phases)

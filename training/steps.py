@@ -1,0 +1,136 @@
+"""One step of each phase: a batch of pairs in, losses out. The trainer does the rest."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restoration.generator import DetectFill, Generator, Pix2Pix
+from restoration.tensors import to_signed_range
+from training.damage import Pairs
+from training.discriminator import PatchGAN
+from training.losses import (
+    adversarial_loss,
+    detection_loss,
+    discriminator_loss,
+    feature_matching_loss,
+    masked_mean,
+    patches_of,
+)
+from training.recipes import Phase, Recipe
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """`generator` and `discriminator` are what the two optimisers minimise; `shown` goes to the curves."""
+
+    generator: Tensor
+    discriminator: Tensor | None
+    shown: Losses
+
+
+def condition_channels(generator: Generator) -> int:
+    """The channels that the discriminator sees beside the candidate."""
+    return 4 if isinstance(generator, DetectFill) else 3
+
+
+def trained_part(generator: Generator, phase: Phase) -> nn.Module:
+    """The part of the generator whose weights this phase changes."""
+    if isinstance(generator, DetectFill):
+        return generator.detector if phase.trains == "detector" else generator.filler
+    return generator
+
+
+def run_step(
+    generator: Generator, discriminator: PatchGAN, pairs: Pairs, phase: Phase, recipe: Recipe, rng: torch.Generator
+) -> StepLosses:
+    if isinstance(generator, Pix2Pix):
+        return _pix2pix_step(generator, discriminator, pairs, phase, recipe)
+    assert isinstance(generator, DetectFill)
+    if phase.trains == "detector":
+        return _detector_step(generator, pairs)
+    return _filler_step(generator, discriminator, pairs, phase, recipe, rng)
+
+
+def _detector_step(generator: DetectFill, pairs: Pairs) -> StepLosses:
+    logits = generator.detect_logits(pairs.damaged).float()
+    losses = detection_loss(logits, pairs.mask, pairs.counts)
+    with torch.no_grad():
+        found = (logits > 0).float() * pairs.counts
+        hits = (found * pairs.mask).sum()
+        recall = hits / pairs.mask.sum().clamp(min=1.0)
+        precision = hits / found.sum().clamp(min=1.0)
+    total = losses["entropy"] + 0.5 * losses["tversky"]
+    return StepLosses(total, None, {**losses, "recall": recall, "precision": precision})
+
+
+def draw_fill_mask(pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The mask that the filler is given, and what it may look through: (N, 1, H, W) each, 0 or 1.
+
+    A detector's mask is not the true one: it is a little wide, and it is wrong in places. So the true mask is widened
+    by 0 to 3 px, and the mask of another sample is added to some. Half of the samples are erased under the mask.
+    """
+    n = len(pairs.mask)
+    mask = pairs.mask
+    widen = torch.randint(0, 4, (n, 1, 1, 1), generator=rng, device=rng.device)
+    for px in (1, 2, 3):
+        mask = torch.where(widen >= px, F.max_pool2d(mask, 3, stride=1, padding=1), mask)
+    wrong = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.3
+    mask = torch.maximum(mask, pairs.mask.roll(1, dims=0) * wrong)
+    see_through = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.5
+    return mask, see_through.float().expand_as(mask)
+
+
+def _filler_step(
+    generator: DetectFill,
+    discriminator: PatchGAN,
+    pairs: Pairs,
+    phase: Phase,
+    recipe: Recipe,
+    rng: torch.Generator,
+) -> StepLosses:
+    mask, see_through = draw_fill_mask(pairs, rng)
+    picture = generator.fill_unclipped(pairs.damaged, mask, see_through).float()
+    distance = (picture - pairs.clean).abs()
+    inside = masked_mean(distance, mask)
+    # a little weight outside teaches the filler what the surroundings of a hole look like from within
+    total = recipe.l1 * (inside + 0.1 * masked_mean(distance, 1.0 - mask))
+    shown = {"l1_inside": inside}
+    if phase.adversarial == 0.0:
+        return StepLosses(total, None, shown)
+    condition = torch.cat([pairs.damaged * (1.0 - mask) + 0.5 * mask, mask], dim=1)
+    restored = torch.lerp(pairs.damaged, picture, mask)
+    target = torch.lerp(pairs.damaged, pairs.clean, mask)
+    discriminator.requires_grad_(False)
+    fake_logits, fake_features = discriminator(condition, restored)
+    with torch.no_grad():
+        _, real_features = discriminator(condition, target)
+    discriminator.requires_grad_(True)
+    patches = patches_of(mask, fake_logits)
+    adversarial = adversarial_loss(fake_logits.float(), patches)
+    matching = feature_matching_loss(real_features, fake_features)
+    total = total + phase.adversarial * adversarial + phase.feature_matching * matching
+    real_logits, _ = discriminator(condition, target)
+    caught_logits, _ = discriminator(condition, restored.detach())
+    judge = discriminator_loss(real_logits.float(), caught_logits.float(), patches)
+    return StepLosses(total, judge, {**shown, "adversarial": adversarial, "matching": matching, "discriminator": judge})
+
+
+def _pix2pix_step(
+    generator: Pix2Pix, discriminator: PatchGAN, pairs: Pairs, phase: Phase, recipe: Recipe
+) -> StepLosses:
+    damaged, clean = to_signed_range(pairs.damaged), to_signed_range(pairs.clean)
+    restored = generator(damaged).float()
+    real_logits, _ = discriminator(damaged, clean)
+    caught_logits, _ = discriminator(damaged, restored.detach())
+    judge = discriminator_loss(real_logits.float(), caught_logits.float())
+    discriminator.requires_grad_(False)
+    fake_logits, _ = discriminator(damaged, restored)
+    discriminator.requires_grad_(True)
+    adversarial = adversarial_loss(fake_logits.float())
+    l1 = F.l1_loss(restored, clean)
+    total = phase.adversarial * adversarial + recipe.l1 * l1
+    return StepLosses(total, judge, {"l1": l1, "adversarial": adversarial, "discriminator": judge})

@@ -1,0 +1,301 @@
+"""The trainer: steps through a recipe's phases, keeps checkpoints, curves and sample grids, stops cleanly."""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from restoration.errors import CheckpointError, LossNotFinite
+from restoration.generator import Generator, build_generator
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.damage import Pairs
+from training.discriminator import PatchGAN
+from training.pairs import BatchShape, PairSource, batch_seed, iterate_batches
+from training.pictures import draw_sheet, save_sheet, tensors_to_rows
+from training.recipes import Phase, Recipe
+from training.steps import StepLosses, condition_channels, run_step, trained_part
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how a run trains; what it trains is the recipe's."""
+
+    folder: Path
+    device: torch.device
+    precision: torch.dtype = torch.bfloat16
+    num_workers: int = 0
+    checkpoint_every_steps: int = 500
+    sample_every_steps: int = 1000
+    log_every_steps: int = 20
+    max_seconds: float | None = None
+    """Stop with a checkpoint after this long, to be resumed; None trains to the end."""
+
+
+class Trainer:
+    """Owns the networks, their optimisers, the moving average and the step."""
+
+    def __init__(self, recipe: Recipe, source: PairSource, settings: RunSettings) -> None:
+        self.recipe = recipe
+        self.source = source
+        self.settings = settings
+        torch.manual_seed(recipe.seed)
+        device = settings.device
+        self.generator = _placed(build_generator_for(recipe), device)
+        self.average = deepcopy(self.generator).requires_grad_(False).eval()
+        self.discriminator = _placed(PatchGAN(condition_channels(self.generator), recipe.discriminator), device)
+        self.optimisers = {
+            name: torch.optim.Adam(network.parameters(), betas=recipe.betas) for name, network in self._networks()
+        }
+        self.step = 0
+        self.trained_seconds = 0.0
+        self._stop_requested = False
+
+    def _networks(self) -> Iterator[tuple[str, nn.Module]]:
+        for phase in self.recipe.phases:
+            yield phase.trains, trained_part(self.generator, phase)
+        yield "discriminator", self.discriminator
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def train(self) -> bool:
+        """Train until the recipe's end, the time limit or SIGTERM. Returns whether the recipe was finished."""
+        started = time.monotonic()
+        before = self.trained_seconds
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(str(self.settings.folder / "curves"), purge_step=self.step)
+        with self._stop_on_sigterm(), _progress(self.recipe.num_steps) as show, writer:
+            for phase, first, end in spans(self.recipe):
+                if self.step >= end:
+                    continue
+                steps = range(max(first, self.step), end)
+                shape = BatchShape(phase.num_crops, phase.crop_px)
+                workers = self.settings.num_workers
+                for pairs in iterate_batches(self.source, steps, shape, self.settings.device, workers):
+                    losses = self._train_step(pairs, phase, self.step - first)
+                    self.step += 1
+                    self.trained_seconds = before + time.monotonic() - started
+                    self._report(losses, phase, writer, show)
+                    if self._should_stop(time.monotonic() - started):
+                        self.save()
+                        return False
+        self.save()
+        return True
+
+    def _train_step(self, pairs: Pairs, phase: Phase, step_in_phase: int) -> StepLosses:
+        generator_optimiser, judge_optimiser = self.optimisers[phase.trains], self.optimisers["discriminator"]
+        rate = learning_rate(phase, step_in_phase)
+        device = self.settings.device
+        rng = torch.Generator(device).manual_seed(batch_seed(self.recipe.seed + 1, self.step))
+        self.generator.train()
+        is_mixed = self.settings.precision != torch.float32
+        with torch.autocast(device.type, dtype=self.settings.precision, enabled=is_mixed):
+            losses = run_step(self.generator, self.discriminator, pairs, phase, self.recipe, rng)
+        self._check_finite(losses)
+        part = trained_part(self.generator, phase)
+        self._update(generator_optimiser, losses.generator, part, rate)
+        if losses.discriminator is not None:
+            self._update(judge_optimiser, losses.discriminator, self.discriminator, rate)
+        self._update_average(part, step_in_phase)
+        return losses
+
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor, network: nn.Module, rate: float) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.recipe.max_gradient_norm)
+        optimiser.step()
+
+    def _check_finite(self, losses: StepLosses) -> None:
+        bad = [name for name, loss in losses.shown.items() if not torch.isfinite(loss)]
+        if bad or not torch.isfinite(losses.generator):
+            raise LossNotFinite(
+                f"step {self.step}: {', '.join(bad) or 'the total loss'} is not finite (batch seed "
+                f"{batch_seed(self.recipe.seed, self.step)}); the last checkpoint is whole: resume it with a lower "
+                "learning rate, or look at that batch"
+            )
+
+    @torch.no_grad()
+    def _update_average(self, part: nn.Module, step_in_phase: int) -> None:
+        """Exponential moving average; early in a phase it forgets faster (as torch_ema and timm do)."""
+        decay = min(self.recipe.ema_decay, (1 + step_in_phase) / (10 + step_in_phase))
+        trained = {id(tensor) for tensor in part.state_dict(keep_vars=True).values()}
+        current = self.generator.state_dict(keep_vars=True)
+        for name, average in self.average.state_dict(keep_vars=True).items():
+            if id(current[name]) not in trained:
+                continue
+            if average.is_floating_point():
+                average.lerp_(current[name], 1.0 - decay)
+            else:
+                average.copy_(current[name])
+
+    # --- reports ------------------------------------------------------------------------------------------------------
+
+    def _report(self, losses: StepLosses, phase: Phase, writer: SummaryWriter, show: "_Show") -> None:
+        settings = self.settings
+        if self.step % settings.log_every_steps == 0:
+            shown = {name: float(loss.detach()) for name, loss in losses.shown.items()}
+            for name, value in shown.items():
+                writer.add_scalar(f"{phase.trains}/{name}", value, self.step)
+            show(self.step, f"{phase.trains}: " + ", ".join(f"{name} {value:.4f}" for name, value in shown.items()))
+        if self.step % settings.sample_every_steps == 0:
+            self.save_samples(phase)
+        if self.step % settings.checkpoint_every_steps == 0:
+            self.save()
+
+    @torch.no_grad()
+    def save_samples(self, phase: Phase) -> None:
+        """A grid of pairs that are the same at every step, restored by the averaged weights."""
+        shape = BatchShape(num_crops=8, crop_px=max(phase.crop_px, self.average.tile_multiple_px))
+        pairs = self.source.make_batch(-1 % 2**31, shape, self.settings.device)
+        damage_map = self.average.detect(pairs.damaged)
+        blind = (damage_map > 0.5).float()
+        restored = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, blind), blind)
+        filled = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, pairs.mask), pairs.mask)
+        columns = [pairs.damaged, damage_map, pairs.mask, restored, filled, pairs.clean]
+        labels = ["damaged", "damage map", "true mask", "restored", "with true mask", "clean"]
+        sheet = draw_sheet(tensors_to_rows(*columns), labels)
+        save_sheet(sheet, self.settings.folder / "samples" / f"step_{self.step:07d}.png")
+
+    # --- stopping and going on ----------------------------------------------------------------------------------------
+
+    def _should_stop(self, elapsed_seconds: float) -> bool:
+        limit = self.settings.max_seconds
+        return self._stop_requested or (limit is not None and elapsed_seconds >= limit)
+
+    @contextmanager
+    def _stop_on_sigterm(self) -> Iterator[None]:
+        def request_stop(_signal: int, _frame: FrameType | None) -> None:
+            self._stop_requested = True
+
+        before = signal.signal(signal.SIGTERM, request_stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def save(self) -> None:
+        state: dict[str, Any] = {
+            "recipe": recipe_record(self.recipe),
+            "step": self.step,
+            "trained_seconds": self.trained_seconds,
+            "generator": self.generator.state_dict(),
+            "average": self.average.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "random_state": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            state["cuda_random_state"] = torch.cuda.get_rng_state_all()
+        save_checkpoint(self.settings.folder, state)
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint. Raises CheckpointError if it belongs to another recipe."""
+        state = load_checkpoint(self.settings.folder)
+        check_same_recipe(state["recipe"], recipe_record(self.recipe), self.settings.folder)
+        self.step = state["step"]
+        self.trained_seconds = state["trained_seconds"]
+        self.generator.load_state_dict(state["generator"])
+        self.average.load_state_dict(state["average"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        torch.set_rng_state(state["random_state"])
+        if torch.cuda.is_available() and "cuda_random_state" in state:
+            torch.cuda.set_rng_state_all(state["cuda_random_state"])
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _placed(network: Network, device: torch.device) -> Network:
+    """On the device, channels last: dense convolutions are fastest so, in bfloat16 above all."""
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def build_generator_for(recipe: Recipe) -> Generator:
+    architecture = "detect-fill" if any(phase.trains != "pix2pix" for phase in recipe.phases) else "pix2pix"
+    return build_generator(architecture, dataclasses.asdict(recipe.generator))
+
+
+def generator_from_checkpoint(folder: Path) -> tuple[Generator, dict[str, Any]]:
+    """The averaged generator of a run, on the CPU and ready to restore, and the run's checkpoint."""
+    state = load_checkpoint(folder)
+    is_pix2pix = state["recipe"]["name"] == "pix2pix"
+    generator = build_generator("pix2pix" if is_pix2pix else "detect-fill", state["recipe"]["generator"])
+    generator.load_state_dict(state["average"])
+    return generator.requires_grad_(False).eval(), state
+
+
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON values."""
+    record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return record
+
+
+def check_same_recipe(found: dict[str, Any], expected: dict[str, Any], folder: Path) -> None:
+    different = [key for key in expected if found.get(key) != expected[key]]
+    if different:
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another recipe: {', '.join(different)} differ; "
+            "start a new folder, or give the same options as the run was started with"
+        )
+
+
+def spans(recipe: Recipe) -> Iterator[tuple[Phase, int, int]]:
+    """Each phase with its first step and the step after its last."""
+    first = 0
+    for phase in recipe.phases:
+        yield phase, first, first + phase.num_steps
+        first += phase.num_steps
+
+
+def learning_rate(phase: Phase, step_in_phase: int) -> float:
+    warm_up = min(1.0, (step_in_phase + 1) / (phase.warm_up_steps + 1))
+    decay = 0.5 * (1.0 + math.cos(math.pi * step_in_phase / phase.num_steps)) if phase.decays else 1.0
+    return phase.learning_rate * warm_up * decay
+
+
+class _Show:
+    """The progress bar as a function of the step."""
+
+    def __init__(self, progress: Progress, num_steps: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("training", total=num_steps, note="")
+
+    def __call__(self, step: int, note: str) -> None:
+        self._progress.update(self._task, completed=step, note=note)
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(f"step {step} {note}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(num_steps: int) -> Iterator[_Show]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as progress:
+        yield _Show(progress, num_steps)
