@@ -150,7 +150,7 @@ class DetectFill(Generator):
         erased = mask * (1.0 - see_through)
         seen = tiles * (1.0 - erased) + ERASED * erased
         from_grey: Tensor = self.filler(torch.cat([seen - 0.5, mask, mask * see_through], dim=1))
-        return from_grey + 0.5
+        return from_grey.float() + 0.5  # in bfloat16 the sum would lose half a level
 
 
 # --- pix2pix --------------------------------------------------------------------------------------------------------

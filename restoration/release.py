@@ -12,6 +12,7 @@ the release, and weights are safetensors. Files that the manifest does not list 
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
-from pydantic_core import from_json
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
@@ -162,8 +162,8 @@ def _read_manifest(path: Path, version: str) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ReleaseInvalid(f"release {version}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes")
-        content = from_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise ReleaseInvalid(f"release {version}: {MANIFEST} cannot be read ({error}); publish it again") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:

@@ -1,5 +1,6 @@
 """Releases of small generators, in a store of their own."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from skimage import data
 
 from restoration.generator import Generator
 from restoration.publishing import publish_release
-from restoration.release import Release
+from restoration.release import Release, read_release
 
 from .small_generator import encode, make_generator
 
@@ -28,21 +29,42 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "model_store"
 
 
+Publish = Callable[..., Release]
+
+
 @pytest.fixture
-def publish(store: Path, scratched_png: bytes) -> Callable[..., Release]:
+def publish(store: Path, scratched_png: bytes) -> Publish:
     """Publishes a generator, a small one by default, into `store`."""
 
     def publish(generator: Generator | None = None, **changes) -> Release:
-        about = {
-            "golden": scratched_png,
-            "report_dir": None,
-            "model_card": "# A release for the tests\n",
-            "recipe": {"name": "test", "num_steps": 0},
-            "data_fingerprint": "none",
-            "scores": {"psnr_db": 21.5},
-            "code_revision": "0" * 40,
-            "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        }
-        return publish_release(store, generator or make_generator(), **(about | changes))
+        return publish_small(store, generator or make_generator(), **({"golden": scratched_png} | changes))
 
     return publish
+
+
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory, scratched_png: bytes) -> Path:
+    """A store with one release, to be copied: publishing takes many times longer."""
+    store = tmp_path_factory.mktemp("finished") / "model_store"
+    publish_small(store, make_generator(), golden=scratched_png)
+    return store
+
+
+@pytest.fixture
+def release(store: Path, finished_store: Path) -> Release:
+    """Release 0001 of `store`, of a small generator."""
+    shutil.copytree(finished_store, store)
+    return read_release(store, "0001")
+
+
+def publish_small(store: Path, generator: Generator, **changes) -> Release:
+    about = {
+        "report_dir": None,
+        "model_card": "# A release for the tests\n",
+        "recipe": {"name": "test", "num_steps": 0},
+        "data_fingerprint": "none",
+        "scores": {"psnr_db": 21.5},
+        "code_revision": "0" * 40,
+        "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    }
+    return publish_release(store, generator, **(about | changes))

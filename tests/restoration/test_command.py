@@ -60,15 +60,13 @@ def test_a_photo_without_damage_is_copied_byte_for_byte(publish, run, old, tmp_p
     assert (tmp_path / "new.jpeg").read_bytes() == old.read_bytes()
 
 
-def test_the_new_files_name_chooses_the_format(publish, run, old, tmp_path):
-    publish()
+def test_the_new_files_name_chooses_the_format(release, run, old, tmp_path):
     assert run(old, tmp_path / "new.png")[0] == 0
     with Image.open(tmp_path / "new.png") as picture:
         assert picture.format == "PNG"
 
 
-def test_format_and_quality_can_be_asked_for(publish, run, old, tmp_path):
-    publish()
+def test_format_and_quality_can_be_asked_for(release, run, old, tmp_path):
     assert run(old, tmp_path / "new", "--format", "webp", "--quality", 60)[0] == 0
     with Image.open(tmp_path / "new") as picture:
         assert picture.format == "WEBP"
@@ -82,16 +80,14 @@ def test_the_damage_map_is_written_beside(publish, run, old, tmp_path):
         assert (np.asarray(picture) == 255).all()
 
 
-def test_an_older_release_can_be_asked_for(publish, run, old, tmp_path):
-    publish()
+def test_an_older_release_can_be_asked_for(release, publish, run, old, tmp_path):
     publish()
     assert "release 0002" in run(old, tmp_path / "a.jpg")[1]
     assert "release 0001" in run(old, tmp_path / "b.jpg", "--release", "0001")[1]
 
 
-def test_a_bad_newest_release_is_passed_over_with_a_warning(publish, store, run, old, tmp_path):
-    publish()
-    publish()
+def test_a_bad_newest_release_is_passed_over_with_a_warning(release, store, run, old, tmp_path):
+    (store / "0002").mkdir()
     (store / "0002" / "manifest.json").write_text("{}")
     code, out, err = run(old, tmp_path / "new.jpg")
     assert code == 0
@@ -99,8 +95,7 @@ def test_a_bad_newest_release_is_passed_over_with_a_warning(publish, store, run,
     assert err.startswith("warning: release 0002")
 
 
-def test_nothing_is_overwritten_unless_told_to(publish, run, old, tmp_path):
-    publish()
+def test_nothing_is_overwritten_unless_told_to(release, run, old, tmp_path):
     before = old.read_bytes()
     code, _, err = run(old, old)
     assert code == 2
@@ -124,8 +119,7 @@ def test_nothing_is_overwritten_unless_told_to(publish, run, old, tmp_path):
     ],
     ids=["missing", "text", "folder", "sensitivity", "release", "quality", "directory"],
 )
-def test_what_is_wrong_is_said_in_one_line(publish, run, old, tmp_path, monkeypatch, arguments, message):
-    publish()
+def test_what_is_wrong_is_said_in_one_line(release, run, old, tmp_path, monkeypatch, arguments, message):
     (tmp_path / "text.jpg").write_text("not a photo at all")
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*arguments)

@@ -11,14 +11,13 @@ from .test_release import replace_file
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_a_release_passes_its_self_test_in_either_precision(publish, precision):
-    restorer = Restorer.load(publish(), device="cpu", precision=precision)
+def test_a_release_passes_its_self_test_in_either_precision(release, precision):
+    restorer = Restorer.load(release, device="cpu", precision=precision)
     assert restorer.precision == precision
     assert restorer.device.type == "cpu"
 
 
-def test_the_golden_files_are_what_the_release_makes(publish):
-    release = publish()
+def test_the_golden_files_are_what_the_release_makes(release):
     golden = read_golden(release)
     restoration = Restorer.load(release, device="cpu", precision="float32").restore(golden.damaged)
     assert np.array_equal(restoration.samples, golden.restored)
@@ -49,7 +48,7 @@ def test_a_release_that_finds_other_damage_fails_even_where_nothing_was_written(
     ],
     ids=["damaged", "restored", "damage_map"],
 )
-def test_golden_files_that_are_none_are_refused(publish, store, name, content, message):
-    replace_file(publish(), name, content)
+def test_golden_files_that_are_none_are_refused(release, store, name, content, message):
+    replace_file(release, name, content)
     with pytest.raises(ReleaseInvalid, match=message):
         Restorer.load(read_release(store, "0001"), device="cpu")

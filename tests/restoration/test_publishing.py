@@ -19,25 +19,21 @@ def visible_and_hidden(folder) -> set[str]:
 
 
 def test_numbers_count_up(publish, store):
-    assert [publish().version for _ in range(3)] == ["0001", "0002", "0003"]
-    assert visible_and_hidden(store) == {"0001", "0002", "0003", "last_number"}
+    assert [publish().version for _ in range(2)] == ["0001", "0002"]
+    assert visible_and_hidden(store) == {"0001", "0002", "last_number"}
 
 
-def test_a_number_is_never_used_again(publish, store):
-    publish()
-    publish()
-    shutil.rmtree(store / "0002")
-    assert publish().version == "0003"
+def test_a_number_is_never_used_again(release, publish, store):
+    shutil.rmtree(store / "0001")
+    assert publish().version == "0002"
 
 
-def test_the_number_goes_on_where_the_record_was_lost(publish, store):
-    publish()
+def test_the_number_goes_on_where_the_record_was_lost(release, publish, store):
     (store / "last_number").unlink()
     assert publish().version == "0002"
 
 
-def test_a_record_that_holds_no_number_stops_publishing(publish, store):
-    publish()
+def test_a_record_that_holds_no_number_stops_publishing(release, publish, store):
     (store / "last_number").write_text("many")
     with pytest.raises(ReleaseInvalid, match="last_number holds no number"):
         publish()
@@ -45,23 +41,22 @@ def test_a_record_that_holds_no_number_stops_publishing(publish, store):
 
 
 def test_publishers_side_by_side_get_different_numbers(publish, store):
-    generators = [make_generator(seed=seed) for seed in range(3)]
-    with ThreadPoolExecutor(3) as threads:
+    generators = [make_generator(seed=seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as threads:
         releases = list(threads.map(publish, generators))
-    assert sorted(release.version for release in releases) == ["0001", "0002", "0003"]
+    assert sorted(release.version for release in releases) == ["0001", "0002"]
     for generator, release in zip(generators, releases, strict=True):
         expected = generator.state_dict()["filler.head.weight"].half().float()
         assert torch.equal(load_generator(release).state_dict()["filler.head.weight"], expected)
 
 
-def test_a_finished_release_is_never_overwritten(publish, store, monkeypatch):
+def test_a_finished_release_is_never_overwritten(release, publish, monkeypatch):
     """Another publisher takes the number between the look and the rename."""
-    first = publish()
-    manifest = (first.path / "manifest.json").read_bytes()
+    manifest = (release.path / "manifest.json").read_bytes()
     outdated, look = iter([1, 1, 1]), publishing._next_number
     monkeypatch.setattr(publishing, "_next_number", lambda store: next(outdated, None) or look(store))
     assert publish().version == "0002"
-    assert (first.path / "manifest.json").read_bytes() == manifest
+    assert (release.path / "manifest.json").read_bytes() == manifest
 
 
 def test_a_generator_that_was_not_trained_to_an_end_is_not_published(publish, store):
@@ -106,21 +101,15 @@ def test_the_report_and_the_model_card_are_part_of_the_release(publish, tmp_path
     assert (release.path / "README.md").read_text() == "# Card\n"
 
 
-def test_large_weights_are_cut_into_numbered_parts(publish, store):
+def test_large_weights_are_cut_into_numbered_parts_all_of_which_are_needed(publish, store):
     torch.manual_seed(0)
-    generator = build_generator("pix2pix", {"channels": 32})
+    generator = build_generator("pix2pix", {"channels": 28})
     release = publish(generator, golden=encode(data.astronaut()[:200, :200]))
     parts = [name for name in release.manifest.files if name.startswith("generator.safetensors")]
     assert parts == ["generator.safetensors.1-of-2", "generator.safetensors.2-of-2"]
     assert all(release.manifest.files[part].size_bytes <= MAX_PART_BYTES for part in parts)
     loaded = load_generator(read_release(store, "0001")).state_dict()
     assert torch.equal(loaded["head.0.weight"], generator.state_dict()["head.0.weight"].half().float())
-
-
-def test_a_part_that_the_manifest_lacks_is_refused(publish, store):
-    torch.manual_seed(0)
-    generator = build_generator("pix2pix", {"channels": 32})
-    release = publish(generator, golden=encode(data.astronaut()[:100, :100]))
-    del release.manifest.files["generator.safetensors.2-of-2"]
+    del release.manifest.files[parts[-1]]
     with pytest.raises(ReleaseInvalid, match="incomplete"):
         load_generator(release)

@@ -18,11 +18,6 @@ from .small_generator import make_generator
 WEIGHTS = "generator.safetensors"
 
 
-@pytest.fixture
-def release(publish) -> Release:
-    return publish()
-
-
 def change_manifest(release: Release, change: Callable[[dict], None]) -> None:
     path = release.path / "manifest.json"
     content = json.loads(path.read_text())
@@ -69,9 +64,8 @@ def test_the_loaded_generator_is_for_evaluation(release):
     assert not any(parameter.requires_grad for parameter in generator.parameters())
 
 
-def test_the_store_lists_numbers_and_nothing_else(publish, store):
-    publish()
-    publish()
+def test_the_store_lists_numbers_and_nothing_else(release, store):
+    shutil.copytree(store / "0001", store / "0002")
     (store / ".incoming-0003-abcd").mkdir()
     (store / "notes").mkdir()
     (store / "0009").write_text("a file")
@@ -248,8 +242,7 @@ def test_weights_without_a_file_are_refused(release):
         read_and_load(release)
 
 
-def test_the_newest_release_that_verifies_is_taken_and_why_is_told(publish, store):
-    publish()
+def test_the_newest_release_that_verifies_is_taken_and_why_is_told(release, publish, store):
     publish()
     (store / "0002" / WEIGHTS).unlink()
     (store / "0003").mkdir()
@@ -260,9 +253,8 @@ def test_the_newest_release_that_verifies_is_taken_and_why_is_told(publish, stor
     assert "missing" in refused["0002"]
 
 
-def test_the_newest_release_that_passes_its_self_test_is_loaded(publish, store):
+def test_the_newest_release_that_passes_its_self_test_is_loaded(release, publish, store):
     """The weights of the second release were exchanged for others that verify in every other respect."""
-    publish()
     second = publish()
     other = {name: weight.half() for name, weight in make_generator(seed=5).state_dict().items()}
     replace_file(second, WEIGHTS, save(other))

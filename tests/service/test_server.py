@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -21,11 +22,15 @@ import pytest
 from .serving import decode, encode, grey_photo, scratched_photo
 
 START_TIMEOUT_SECONDS = 180  # importing torch takes its time on a busy machine
+STOP_TIMEOUT_SECONDS = 60
 FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
 
 
 class ServiceProcess:
-    """A running service; `log` grows while it runs."""
+    """A running service; `log` grows while it runs. Leaving the context kills it if it has not been stopped."""
+
+    client: httpx.Client
+    port: int
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -35,8 +40,24 @@ class ServiceProcess:
             text=True,
         )
         self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read_log)
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
+
+    def __enter__(self) -> Self:
+        try:
+            self._connect()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def _connect(self) -> None:
         self.port = int(self.wait_for_log(r"running on http://127\.0\.0\.1:(\d+)")[1])
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
@@ -59,28 +80,19 @@ class ServiceProcess:
         self.wait_for_log("release active")
 
     def stop(self) -> int:
-        """Returns the exit status."""
-        self.client.close()
+        """Ask it to stop; returns the exit status."""
         self.process.terminate()
-        try:
-            return self.process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-        finally:
-            self._reader.join()
-
-
-StartService = Callable[..., ServiceProcess]
+        status = self.process.wait(timeout=STOP_TIMEOUT_SECONDS)
+        self._reader.join()
+        return status
 
 
 @pytest.fixture(scope="module")
 def service(store: Path) -> Iterator[ServiceProcess]:
     """A ready service that takes at most 20 MB."""
-    service = ServiceProcess({"RESTORE_MODEL_STORE": str(store), "RESTORE_MAX_UPLOAD_BYTES": "20000000"})
-    service.wait_until_ready()
-    yield service
-    service.stop()
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(store), "RESTORE_MAX_UPLOAD_BYTES": "20000000"}) as service:
+        service.wait_until_ready()
+        yield service
 
 
 def test_a_photo_goes_in_and_out_over_a_real_connection(service: ServiceProcess) -> None:
@@ -165,31 +177,29 @@ def test_a_client_that_leaves_in_mid_upload_leaves_no_traceback(
 
 
 def test_an_empty_store_is_not_ready_and_a_signal_stops_it(tmp_path: Path) -> None:
-    service = ServiceProcess({"RESTORE_MODEL_STORE": str(tmp_path), "RESTORE_PROT": "1"})
-    assert service.client.get("/livez").status_code == 200
-    assert service.client.get("/readyz").status_code == 503
-    refused = service.client.post("/restore", content=encode(grey_photo()))
-    assert (refused.status_code, refused.json()["type"]) == (503, "urn:photo-restoration:problem:not-ready")
-    assert service.stop() == 0
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(tmp_path), "RESTORE_PROT": "1"}) as service:
+        assert service.client.get("/livez").status_code == 200
+        assert service.client.get("/readyz").status_code == 503
+        refused = service.client.post("/restore", content=encode(grey_photo()))
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:photo-restoration:problem:not-ready")
+        assert service.stop() == 0
     assert any("RESTORE_PROT" in line for line in service.log)
     assert all(json.loads(line)["level"] for line in service.log), "every line is JSON"
 
 
 def test_sigterm_drains_finishes_what_is_in_flight_and_exits_with_0(store: Path) -> None:
-    service = ServiceProcess({"RESTORE_MODEL_STORE": str(store)})
-    service.wait_until_ready()
     photo = encode(scratched_photo(3000, 3000), "JPEG")
-    with ThreadPoolExecutor(1) as caller:
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(store)}) as service, ThreadPoolExecutor(1) as caller:
+        service.wait_until_ready()
         in_flight = caller.submit(httpx.post, f"{service.client.base_url}/restore", content=photo, timeout=120)
         while "restore_requests_in_progress 1.0" not in service.client.get("/metrics").text:
             assert not in_flight.done()
         service.process.send_signal(signal.SIGTERM)
-        not_ready = service.client.get("/readyz")
+        while (not_ready := service.client.get("/readyz")).status_code == 200:
+            assert not in_flight.done()
         assert (not_ready.status_code, not_ready.json()["type"]) == (503, "urn:photo-restoration:problem:draining")
         assert in_flight.result().status_code == 200
-    service.client.close()
-    assert service.process.wait(timeout=30) == 0
-    service._reader.join()
+        assert service.process.wait(timeout=STOP_TIMEOUT_SECONDS) == 0
 
 
 def test_an_address_open_to_strangers_is_refused(store: Path) -> None:
