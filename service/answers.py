@@ -1,13 +1,11 @@
 """From a restoration to the bytes that the caller asked for."""
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
@@ -79,9 +77,7 @@ def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery)
 
 
 def encode_damage_map(restoration: Restoration) -> Answer:
-    png = io.BytesIO()
-    Image.fromarray(restoration.damage_map).save(png, "PNG")
-    return Answer(png.getvalue(), MEDIA_TYPES["png"], "damage_map.png")
+    return Answer(restoration.encode_damage_map(), MEDIA_TYPES["png"], "damage_map.png")
 
 
 def encode_comparison(photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:

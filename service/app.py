@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from service.context import ServiceContext
+from service.docs import mount_docs
 from service.errors import register_error_handlers
 from service.logs import RequestLogMiddleware
 from service.metrics import MeasuringMiddleware
@@ -33,6 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(router)
     if context.settings.metrics_enabled:
         app.include_router(metrics_router)
+    mount_docs(app)
     return app
 
 

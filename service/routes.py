@@ -153,7 +153,7 @@ def release_state(context: ServiceContext, version: str) -> ReleaseState:
 
 @router.get("/", include_in_schema=False)
 async def index() -> JSONResponse:
-    calls = {"restore": "POST /restore", "models": "/models", "ready": "/readyz", "openapi": "/openapi.json"}
+    calls = {"restore": "POST /restore", "models": "/models", "ready": "/readyz", "documentation": "/docs"}
     return JSONResponse({"service": "photo restoration", "calls": calls})
 
 

@@ -12,23 +12,33 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
 
 
-def tversky_loss(damage_map: Tensor, mask: Tensor, counts: Tensor, *, miss_weight: float = 0.7) -> Tensor:
-    """1 - Tversky index over the batch, misses weighted over false alarms (Salehi et al. 2017, arXiv 1706.05721).
+def tversky_loss(
+    damage_map: Tensor, mask: Tensor, counts: Tensor, *, samples_count_alike: bool = False, miss_weight: float = 0.7
+) -> Tensor:
+    """1 - Tversky index, misses weighted over false alarms (Salehi et al. 2017, arXiv 1706.05721).
+
+    Over the batch, or the mean over its samples. A few pixels are added to both sides of the fraction, so that a clean
+    sample has a loss too: any alarm raises it.
 
     damage_map: (N, 1, H, W) in [0, 1]; mask, counts: the same shape, 0 or 1.
     """
-    hits = (damage_map * mask * counts).sum()
-    misses = ((1.0 - damage_map) * mask * counts).sum()
-    alarms = (damage_map * (1.0 - mask) * counts).sum()
-    return 1.0 - (hits + 1.0) / (hits + miss_weight * misses + (1.0 - miss_weight) * alarms + 1.0)
+    over = (1, 2, 3) if samples_count_alike else (0, 1, 2, 3)
+    spare_px = 20.0 if samples_count_alike else 1.0
+    hits = (damage_map * mask * counts).sum(over)
+    misses = ((1.0 - damage_map) * mask * counts).sum(over)
+    alarms = (damage_map * (1.0 - mask) * counts).sum(over)
+    index = (hits + spare_px) / (hits + miss_weight * misses + (1.0 - miss_weight) * alarms + spare_px)
+    return (1.0 - index).mean()
 
 
-def detection_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> dict[str, Tensor]:
+def detection_loss(
+    logits: Tensor, mask: Tensor, counts: Tensor, *, samples_count_alike: bool = False
+) -> dict[str, Tensor]:
     """Cross entropy keeps clean photos clean, Tversky keeps thin structures from being given up."""
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     return {
         "entropy": masked_mean(entropy, counts),
-        "tversky": tversky_loss(torch.sigmoid(logits), mask, counts),
+        "tversky": tversky_loss(torch.sigmoid(logits), mask, counts, samples_count_alike=samples_count_alike),
     }
 
 

@@ -22,8 +22,11 @@ from training.splits import IMAGE_SUFFIXES, Split, list_images, select_split
 
 @dataclass(frozen=True)
 class BatchShape:
+    """How many crops of which size; damage, where it is not the source's own."""
+
     num_crops: int
     crop_px: int
+    damage: DamageConfig | None = None
 
 
 class PairSource(Protocol):
@@ -51,9 +54,8 @@ class DamagedOnTheFly:
         crops = sample_crops(
             self.photos.photos, shape.num_crops, shape.crop_px, self.crops, np.random.default_rng(seed)
         )
-        return make_pairs(
-            crops.to(device), self.bank.to(device), self.damage, torch.Generator(device).manual_seed(seed)
-        )
+        rng = torch.Generator(device).manual_seed(seed)
+        return make_pairs(crops.to(device), self.bank.to(device), shape.damage or self.damage, rng)
 
 
 @dataclass(frozen=True)

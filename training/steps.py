@@ -51,13 +51,13 @@ def run_step(
         return _pix2pix_step(generator, discriminator, pairs, phase, recipe)
     assert isinstance(generator, DetectFill)
     if phase.trains == "detector":
-        return _detector_step(generator, pairs)
+        return _detector_step(generator, pairs, phase)
     return _filler_step(generator, discriminator, pairs, phase, recipe, rng)
 
 
-def _detector_step(generator: DetectFill, pairs: Pairs) -> StepLosses:
+def _detector_step(generator: DetectFill, pairs: Pairs, phase: Phase) -> StepLosses:
     logits = generator.detect_logits(pairs.damaged).float()
-    losses = detection_loss(logits, pairs.mask, pairs.counts)
+    losses = detection_loss(logits, pairs.mask, pairs.counts, samples_count_alike=phase.samples_count_alike)
     with torch.no_grad():
         found = (logits > 0).float() * pairs.counts
         hits = (found * pairs.mask).sum()

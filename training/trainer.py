@@ -81,7 +81,7 @@ class Trainer:
                 if self.step >= end:
                     continue
                 steps = range(max(first, self.step), end)
-                shape = BatchShape(phase.num_crops, phase.crop_px)
+                shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage)
                 workers = self.settings.num_workers
                 for pairs in iterate_batches(self.source, steps, shape, self.settings.device, workers):
                     losses = self._train_step(pairs, phase, self.step - first)
