@@ -28,8 +28,15 @@ class TileGenerator(Protocol):
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
 
-    def fill(self, tiles: Tensor, mask: Tensor) -> Tensor:
-        """The same tiles and their mask, (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in [0, 1]."""
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The names of the condition planes that `fill` takes."""
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """The same tiles and their mask, (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in [0, 1].
+
+        conditions: (N, len(self.conditions), T, T) float32 in [0, 1], None where there are none.
+        """
 
 
 class DeviceGenerator:
@@ -55,9 +62,14 @@ class DeviceGenerator:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns (N, 1, T, T) float32 in [0, 1]."""
         return self._compute(self._generator.detect, tiles)
 
-    def fill(self, tiles: Tensor, mask: Tensor) -> Tensor:
-        """tiles: (N, 3, T, T) float32 in [0, 1]; mask: (N, 1, T, T), 0 or 1; returns (N, 3, T, T) float32 in [0, 1]."""
-        return self._compute(self._generator.fill, tiles, mask)
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return self._generator.conditions
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.fill`."""
+        given = (tiles, mask) if conditions is None else (tiles, mask, conditions)
+        return self._compute(self._generator.fill, *given)
 
     @torch.inference_mode()
     def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

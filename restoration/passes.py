@@ -19,6 +19,8 @@ TILE_PX = 256
 OVERLAP_PX = 64
 
 Item = TypeVar("Item")
+DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""A tile (T, T, 3) uint8, its mask and where it may be looked through, (T, T, 1) bool each."""
 
 
 class Pass(Protocol):
@@ -27,8 +29,11 @@ class Pass(Protocol):
     def detect(self, colour: np.ndarray) -> np.ndarray:
         """Returns the damage map, (H, W) uint8, 255 is certain damage."""
 
-    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """mask: (H, W) bool; returns (H, W, 3) uint8, of which only what lies under the mask means anything."""
+    def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
+        """mask, see_through: (H, W) bool, what to fill, and where the generator may look at the damaged samples.
+
+        Returns (H, W, 3) uint8, of which only what lies under the mask means anything.
+        """
 
 
 class TilePass:
@@ -49,9 +54,10 @@ class TilePass:
             damage_map[top : top + len(band)] = _band_to_samples(band)[:, :, 0]
         return damage_map
 
-    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         plan = self._plan(colour)
-        pictures = _in_batches(_touched_tiles(colour, mask, plan), self._fill_batch, self._generator.batch_size)
+        touched = _touched_tiles(colour, mask, see_through, plan)
+        pictures = _in_batches(touched, self._fill_batch, self._generator.batch_size)
         filled = np.zeros(colour.shape, np.uint8)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
             if mask[top : top + len(band)].any():
@@ -65,9 +71,9 @@ class TilePass:
     def _detect_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
         return self._generator.detect(stack_tiles(tiles))
 
-    def _fill_batch(self, tiles_and_masks: Sequence[tuple[np.ndarray, np.ndarray]]) -> Tensor:
-        tiles, masks = zip(*tiles_and_masks, strict=True)
-        return self._generator.fill(stack_tiles(tiles), _stack_masks(masks))
+    def _fill_batch(self, damaged_tiles: Sequence[DamagedTile]) -> Tensor:
+        tiles, masks, see_through = zip(*damaged_tiles, strict=True)
+        return _fill(self._generator, stack_tiles(tiles), _stack_masks(masks), _stack_masks(see_through))
 
 
 class ResizePass:
@@ -83,17 +89,27 @@ class ResizePass:
         damage_map = self._generator.detect(stack_tiles([_to_one_tile(colour)]))
         return _resize(to_samples(damage_map[0])[:, :, 0], colour.shape[:2], Image.Resampling.BILINEAR)
 
-    def fill(self, colour: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        tiles, masks = stack_tiles([_to_one_tile(colour)]), _stack_masks([_mask_of_one_tile(mask)])
-        picture = to_samples(self._generator.fill(tiles, masks)[0])
+    def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
+        masks = _stack_masks([_mask_of_one_tile(mask)])
+        erased = _stack_masks([_mask_of_one_tile(~see_through)])
+        picture = to_samples(_fill(self._generator, stack_tiles([_to_one_tile(colour)]), masks, 1.0 - erased)[0])
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
 def _touched_tiles(
-    colour: np.ndarray, mask: np.ndarray, plan: TilePlan
-) -> Iterator[tuple[np.ndarray, np.ndarray] | None]:
-    for tile, tile_mask in zip(cut_tiles(colour, plan), cut_tiles(mask[:, :, None], plan), strict=True):
-        yield (tile, tile_mask) if tile_mask.any() else None
+    colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray, plan: TilePlan
+) -> Iterator[DamagedTile | None]:
+    planes = (colour, mask[:, :, None], see_through[:, :, None])
+    for tile, tile_mask, tile_see_through in zip(*(cut_tiles(plane, plan) for plane in planes), strict=True):
+        yield (tile, tile_mask, tile_see_through) if tile_mask.any() else None
+
+
+def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:
+    """Give the generator the conditions that it has a plane for."""
+    if not generator.conditions:
+        return generator.fill(tiles, masks)
+    planes = {"see_through": see_through}
+    return generator.fill(tiles, masks, torch.cat([planes[name] for name in generator.conditions], dim=1))
 
 
 def _in_batches(

@@ -114,7 +114,8 @@ def restore_photo(
         damage_map = one_pass.detect(colour)
     with _timed(seconds, "mask"):
         mask = decide_mask(damage_map, options)
-    samples = _write_damaged(photo, colour, mask, one_pass, seconds) if mask.any() else photo.samples
+    see_through = decide_see_through(mask, options)
+    samples = _write_damaged(photo, colour, mask, see_through, one_pass, seconds) if mask.any() else photo.samples
     return Restoration(samples, damage_map, mask, seconds)
 
 
@@ -128,11 +129,24 @@ def decide_mask(damage_map: np.ndarray, options: RestoreOptions) -> np.ndarray:
     return mask
 
 
+def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:
+    """(H, W) bool: where the generator may look at the damaged samples that it fills.
+
+    Not where the caller forced the repair: what the detector does not take for damage would come back as it was.
+    """
+    return np.ones_like(mask) if options.damage is None else ~options.damage
+
+
 def _write_damaged(
-    photo: Photo, colour: np.ndarray, mask: np.ndarray, one_pass: Pass, seconds: dict[str, float]
+    photo: Photo,
+    colour: np.ndarray,
+    mask: np.ndarray,
+    see_through: np.ndarray,
+    one_pass: Pass,
+    seconds: dict[str, float],
 ) -> np.ndarray:
     with _timed(seconds, "fill"):
-        filled = one_pass.fill(colour, mask)
+        filled = one_pass.fill(colour, mask, see_through)
     with _timed(seconds, "compose"):
         return photo.with_colour(filled, mask)
 

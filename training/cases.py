@@ -16,6 +16,11 @@ from training.overlays import FAMILIES, OverlayBank
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
 
 
+def families_of(bank: OverlayBank) -> tuple[str, ...]:
+    """The families of cases that the bank can make: some damage is not drawn, it comes from files alone."""
+    return tuple(family for family in CASE_FAMILIES if family in bank.overlays or family not in FAMILIES)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """damaged, clean: (H, W, 3) uint8 of the same print; they differ only where the damage is."""
@@ -72,11 +77,10 @@ def make_cases(
     bank: OverlayBank,
     *,
     num_per_family: int,
-    families: Sequence[str] = CASE_FAMILIES,
     seed: int,
 ) -> Iterator[Case]:
-    """Case k of every family shows the same print, so that families can be compared."""
-    for family in families:
+    """Cases of every family that the bank holds. Case k of each shows the same print, so that they can be compared."""
+    for family in families_of(bank):
         for index in range(num_per_family):
             chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)

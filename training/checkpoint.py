@@ -9,6 +9,9 @@ import torch
 from restoration.errors import CheckpointError
 
 NAME = "checkpoint.pt"
+CONTENTS = frozenset(
+    {"recipe", "step", "trained_seconds", "generator", "average", "discriminator", "optimisers", "random_state"}
+)
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -28,7 +31,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; name the folder of a run that has saved a checkpoint")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}: {error}); start the run anew") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files, with pages of advice
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}); start the run anew"
+        ) from error
+    if not isinstance(state, dict) or not state.keys() >= CONTENTS:
+        raise CheckpointError(f"{path} is not a checkpoint of this trainer; name the folder of a run")
     return state

@@ -18,7 +18,7 @@ from rich.console import Console
 from restoration.device import choose_device
 from restoration.errors import DataError, InvalidOption, RestorationError
 from restoration.tensors import to_samples
-from training.cases import CASE_FAMILIES, Case, damage_config, make_case, make_cases
+from training.cases import CASE_FAMILIES, Case, damage_config, families_of, make_case, make_cases
 from training.damage import make_pairs
 from training.evaluation import (
     Method,
@@ -37,7 +37,7 @@ from training.pictures import draw_sheet, save_sheet
 from training.publishing import publish_run
 from training.recipes import RECIPES, Recipe, scale_steps
 from training.samples import NAMES, crop_sample
-from training.splits import list_images
+from training.splits import list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, recipe_record
 
 STORE = Path(__file__).parent.parent / "model_store"
@@ -149,7 +149,8 @@ def train_command(
     """Train on PHOTOS, with damage made on the fly, or with the damaged pictures of --damaged.
 
     Checkpoints, TensorBoard curves and sample grids go to the run's folder. SIGTERM and --minutes stop with a
-    checkpoint; --resume goes on exactly from there.
+    checkpoint; --resume goes on exactly from there. Exit code 0 when the recipe is finished or stopped so, 2 for an
+    error that can be mended.
     """
     resolved = resolve_recipe(recipe, photos, steps_factor, seed)
     data = Data(photos, damaged, overlays)
@@ -171,7 +172,9 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) ->
     has_checkpoint = (settings.folder / "checkpoint.pt").exists()
     if has_checkpoint and not resume:
         raise InvalidOption(f"{settings.folder} holds a checkpoint; go on with --resume, or name another --run")
-    trainer = Trainer(recipe, data.source(recipe, settings.device), settings)
+    # what worker processes use must not lie on a GPU: they are forked, and could not reach it
+    makes_pairs = torch.device("cpu") if settings.num_workers else settings.device
+    trainer = Trainer(recipe, data.source(recipe, makes_pairs), settings)
     if resume:
         trainer.resume()
     facts = {"device": describe(settings.device), "data_fingerprint": data.fingerprint()}
@@ -180,6 +183,16 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) ->
     finished = trainer.train()
     console.print(f"{'finished' if finished else 'stopped'} at step {trainer.step:,} of {recipe.num_steps:,}")
     return finished
+
+
+def expect_held_out(photos: Path, held_out_share: float) -> None:
+    """Raises DataError before hours of training if there would be nothing to measure them on."""
+    paths = list_images(photos)
+    if not select_split(paths, photos, "evaluation", held_out_share):
+        raise DataError(
+            f"{photos} holds {len(paths)} photographs, and none of them is among the {held_out_share:.0%} that are "
+            "held out, by name, for the evaluation; add photographs"
+        )
 
 
 def describe(device: torch.device) -> str:
@@ -207,7 +220,8 @@ def evaluate_command(
     """
     report = report or run / "report"
     if dry_run:
-        show({"photos": photos, "overlays": overlays, "run": run, "baseline": baseline, "report": report})
+        compared = {"run": run, "baseline": baseline, "num_cases": num_cases, "lpips_weights": lpips_weights}
+        show({"photos": photos, "overlays": overlays, **compared, "report": report, "device": choose_device(device)})
         return
     evaluate_runs(Data(photos, None, overlays), run, baseline, report, lpips_weights, num_cases, choose_device(device))
 
@@ -227,9 +241,10 @@ def evaluate_runs(
     held_out_share = 0.0
     for folder in filter(None, (baseline, run)):
         generator, state = generator_from_checkpoint(folder)
-        name = state["recipe"]["name"]
+        recipe_name = state["recipe"]["name"]
+        name = recipe_name if recipe_name not in methods else f"{recipe_name}, {folder.name}"
         methods[name] = method_of(generator, device)
-        if name == "detect-fill":
+        if recipe_name == "detect-fill":
             methods[f"{name}, true mask"] = method_told(generator, device)
         about[f"{name}, training"] = f"{state['trained_seconds'] / 60:.0f} minutes, {state['step']:,} steps"
         held_out_share = state["recipe"]["held_out_share"]
@@ -240,7 +255,7 @@ def evaluate_runs(
     evaluation = evaluate(cases, methods, lpips=lpips, about=about)
     evaluation.save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
-    console.print(evaluation.to_markdown())
+    console.print(evaluation.to_markdown(), soft_wrap=True, markup=False, highlight=False)
 
 
 def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:
@@ -250,6 +265,7 @@ def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:
     return [
         make_case(crop_sample(NAMES[index % len(NAMES)], side_px), NAMES[index % len(NAMES)], family, bank, seed=index)
         for index, family in enumerate(damaged)
+        if family in families_of(bank)
     ]
 
 
@@ -267,7 +283,7 @@ def publish_command(
     """Publish a run's averaged generator as the next release, with the report of `evaluate` and a model card."""
     report = report or run / "report"
     if dry_run:
-        show({"run": run, "report": report, "model_store": model_store})
+        show({"run": run, "report": report, "overlays": overlays, "model_store": model_store})
         return
     publish(run, report, overlays, model_store, about, licence, failures)
 
@@ -300,8 +316,13 @@ def run_command(
     failures: Failures = FAILURES,
     dry_run: DryRun = False,
 ) -> None:
-    """Train, evaluate and publish in one, on your own folder of photographs."""
+    """Train, evaluate and publish in one, on your own folder of photographs.
+
+    A few of them are held out, to be measured on. Exit code 0 when a release was published, 1 when SIGTERM stopped the
+    training with a checkpoint (--resume goes on exactly from there), 2 for an error that can be mended.
+    """
     resolved = resolve_recipe(recipe, photos, steps_factor, seed)
+    expect_held_out(photos, resolved.held_out_share)
     data = Data(photos, None, overlays)
     settings = RunSettings(run, choose_device(device), getattr(torch, precision), workers)
     if dry_run:
@@ -345,7 +366,7 @@ def draw_preview(
 ) -> Image.Image:
     rows: list[list[np.ndarray]] = []
     rng = torch.Generator().manual_seed(seed)
-    rows_of = [family for family in CASE_FAMILIES if family != "clean"]
+    rows_of = [family for family in families_of(bank) if family != "clean"]
     for row, family in enumerate(rows_of):
         crops = sample_crops(pictures, columns, crop_px, CropConfig(), np.random.default_rng([seed, row]))
         pairs = make_pairs(crops, bank, damage_config(family), rng)
@@ -364,5 +385,6 @@ def main() -> None:
     try:
         app()
     except RestorationError as error:
-        console.print(f"error: {error}", style="red", soft_wrap=True)
+        # no markup: a path may hold brackets
+        console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         sys.exit(2)

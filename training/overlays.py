@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from restoration.errors import DataError
 from training.splits import Split, list_images, select_split
 
 FAMILIES = ("strokes", "hairlines", "scratches", "dust", "fibres", "creases", "stains", "holes")
@@ -55,7 +56,10 @@ def build_bank(
     num_per_family: int = 160,
     seed: int = 0,
 ) -> OverlayBank:
-    """Render the bank. The two splits share neither a file nor a random stream."""
+    """Render the bank. The two splits share neither a file nor a random stream.
+
+    Raises DataError if the overlay folder holds no image, or one that cannot be read.
+    """
     stream = {"train": 0, "evaluation": 1}[split]
     overlays = {}
     for family in families:
@@ -78,16 +82,22 @@ def _read_overlays(
 ) -> list[np.ndarray]:
     if folder is None:
         return []
-    paths = select_split(list_images(folder), folder, split, held_out_share)
+    everything = list_images(folder)
+    if not everything:
+        raise DataError(f"{folder} is not a folder that holds damage overlays; name one, or leave overlays out")
+    paths = select_split(everything, folder, split, held_out_share)
     paths = [path for path in paths if FAMILY_OF_FOLDER.get(path.parent.name, "dust") == family]
     chosen = rng.permutation(len(paths))[:num_most]
     return [read_overlay(paths[index], side_px, rng) for index in chosen]
 
 
 def read_overlay(path: Path, side_px: int, rng: np.random.Generator) -> np.ndarray:
-    """(2, S, S) uint8 from a greyscale image whose white is damage."""
-    with Image.open(path) as image:
-        opacity = np.asarray(image.convert("L").resize((side_px, side_px), Image.Resampling.LANCZOS))
+    """(2, S, S) uint8 from a greyscale image whose white is damage. Raises DataError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            opacity = np.asarray(image.convert("L").resize((side_px, side_px), Image.Resampling.LANCZOS))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read as an overlay ({error}); repair it or take it out") from error
     return np.stack([opacity, to_levels(0.6 + 0.4 * soft_noise(side_px, 0.1, rng))])
 
 

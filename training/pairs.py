@@ -84,20 +84,23 @@ def load_paired_folders(
     crops: CropConfig,
     seed: int,
 ) -> PairedFolders:
-    """Raises DataError naming the first files that have no partner, or whose partner has another size."""
+    """Split by the clean pictures' names, as the evaluation is.
+
+    Raises DataError naming the first files that have no partner, or whose partner has another size.
+    """
     damaged, clean = (_by_name(folder) for folder in (damaged_folder, clean_folder))
     if alone := sorted(damaged.keys() ^ clean.keys()):
         raise DataError(
             f"{len(alone)} pictures are in only one of {damaged_folder} and {clean_folder}: {', '.join(alone[:5])}; "
             "every damaged picture needs a clean one of the same name"
         )
-    chosen = select_split(damaged.values(), damaged_folder, split, held_out_share)
+    chosen = select_split(clean.values(), clean_folder, split, held_out_share)
     if not chosen:
         raise DataError(f"{damaged_folder} and {clean_folder} hold no pair for {split}")
     stacked = []
     for path in chosen:
-        name = path.relative_to(damaged_folder).with_suffix("").as_posix()
-        pair = [read_photo(path, short_side_px), read_photo(clean[name], short_side_px)]
+        name = _name_of(path, clean_folder)
+        pair = [read_photo(damaged[name], short_side_px), read_photo(path, short_side_px)]
         if pair[0].shape != pair[1].shape:
             raise DataError(
                 f"the pair {name} has sizes {pair[0].shape[:2]} and {pair[1].shape[:2]}; they must be equal"
@@ -112,7 +115,16 @@ def _by_name(folder: Path) -> dict[str, Path]:
     paths = list_images(folder)
     if not paths:
         raise DataError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    by_name = {_name_of(path, folder): path for path in paths}
+    if len(by_name) < len(paths):
+        first = next(path for path in paths if path not in by_name.values())
+        raise DataError(f"{folder} holds several pictures that differ in their suffix alone, {first.name} is one")
+    return by_name
+
+
+def _name_of(path: Path, folder: Path) -> str:
+    """A damaged picture may be a PNG and the clean one a JPEG."""
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 class _Steps(Dataset[Pairs]):
@@ -134,7 +146,10 @@ def iterate_batches(
         for step in steps:
             yield source.make_batch(step, shape, device)
         return
-    # `batch_size=None`: an item is a batch already
-    loader = DataLoader(_Steps(source, shape), batch_size=None, sampler=steps, num_workers=num_workers)
+    # `batch_size=None`: an item is a batch already. A random stream of its own: a loader seeds its workers from the
+    # global one otherwise, which a resumed run would then find moved on
+    loader = DataLoader(
+        _Steps(source, shape), batch_size=None, sampler=steps, num_workers=num_workers, generator=torch.Generator()
+    )
     for pairs in loader:
         yield pairs.to(device)

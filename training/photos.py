@@ -82,7 +82,7 @@ def sample_crops(
 def sample_crop(photo: np.ndarray, crop_px: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
     """photo: (H, W, C) uint8; returns (crop_px, crop_px, C) uint8."""
     side_px = round(crop_px * np.exp(rng.uniform(np.log(config.zoom[0]), np.log(config.zoom[1]))))
-    side_px = max(8, min(side_px, *photo.shape[:2]))
+    side_px = min(max(8, side_px), *photo.shape[:2])
     top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in photo.shape[:2])
     cut = photo[top : top + side_px, left : left + side_px]
     if side_px != crop_px:

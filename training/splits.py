@@ -16,9 +16,9 @@ def split_of(name: str, held_out_share: float) -> Split:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All images below the folder, sorted, hidden files left out."""
+    """All images below the folder, sorted, hidden files and folders left out."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def select_split(paths: Iterable[Path], folder: Path, split: Split, held_out_share: float) -> list[Path]:

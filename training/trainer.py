@@ -90,7 +90,7 @@ class Trainer:
                     self._report(losses, phase, writer, show)
                     if self._should_stop(time.monotonic() - started):
                         self.save()
-                        return False
+                        return self.step == self.recipe.num_steps
         self.save()
         return True
 
@@ -125,8 +125,8 @@ class Trainer:
         if bad or not torch.isfinite(losses.generator):
             raise LossNotFinite(
                 f"step {self.step}: {', '.join(bad) or 'the total loss'} is not finite (batch seed "
-                f"{batch_seed(self.recipe.seed, self.step)}); the last checkpoint is whole: resume it with a lower "
-                "learning rate, or look at that batch"
+                f"{batch_seed(self.recipe.seed, self.step)}); the last checkpoint is whole: look at that batch, or "
+                "train anew with a lower learning rate"
             )
 
     @torch.no_grad()

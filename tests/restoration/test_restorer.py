@@ -22,6 +22,7 @@ class WhiteIsDamage:
     """Takes what is all but white for damage and paints it blue: what a trained generator does, in one line each."""
 
     batch_size = 4
+    conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.num_detected = self.num_filled = 0
@@ -30,7 +31,7 @@ class WhiteIsDamage:
         self.num_detected += len(tiles)
         return (tiles.amin(dim=1, keepdim=True) > 0.99).float()
 
-    def fill(self, tiles: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
         assert mask.shape == (len(tiles), 1, 256, 256)
         assert ((mask == 0.0) | (mask == 1.0)).all()
         assert mask.flatten(1).any(dim=1).all()
@@ -204,6 +205,25 @@ def test_pix2pix_repaints_everything_on_the_same_path():
     assert (restoration.samples != samples).mean() > 0.9
 
 
+def test_forced_damage_is_erased_before_the_generator_looks_and_found_damage_is_not():
+    class TellsWhatItSees(WhiteIsDamage):
+        conditions = ("see_through",)
+
+        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+            assert conditions is not None
+            return conditions.expand_as(tiles)
+
+    samples, scratch = scratched()
+    forced = np.zeros_like(scratch)
+    forced[400:420, 50:90] = True
+    for mode in ("tile", "resize"):
+        restoration = restore_photo(photo_of(samples), TellsWhatItSees(), RestoreOptions(mode=mode, damage=forced))
+        assert restoration.mask[forced].all()
+        assert restoration.samples[405:415, 60:80].max() == 0
+    restoration = restore_photo(photo_of(samples), TellsWhatItSees(), RestoreOptions(damage=forced))
+    assert restoration.samples[scratch].min() == 255
+
+
 def test_tiles_that_disagree_leave_no_seam():
     """The worst painter there is, each tile in its own mean colour: the joints are ramps over the overlap."""
 
@@ -211,7 +231,7 @@ def test_tiles_that_disagree_leave_no_seam():
         def detect(self, tiles: torch.Tensor) -> torch.Tensor:
             return torch.ones_like(tiles[:, :1])
 
-        def fill(self, tiles: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
             return tiles.mean(dim=(2, 3), keepdim=True).expand_as(tiles)
 
     photo = photo_of(dark_photo(700, 700))
@@ -224,7 +244,7 @@ def test_tiles_that_disagree_leave_no_seam():
 
 def test_a_painter_that_sees_only_what_is_near_gives_the_same_picture_on_any_grid():
     class Blurs(WhiteIsDamage):
-        def fill(self, tiles: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
             return torch.nn.functional.avg_pool2d(tiles, 9, stride=1, padding=4, count_include_pad=False)
 
     photo = photo_of(scratched(700, 700)[0])
