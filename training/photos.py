@@ -86,9 +86,17 @@ def sample_crop(photo: np.ndarray, crop_px: int, config: CropConfig, rng: np.ran
     top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in photo.shape[:2])
     cut = photo[top : top + side_px, left : left + side_px]
     if side_px != crop_px:
-        shrinks = side_px > crop_px
-        cut = cv2.resize(cut, (crop_px, crop_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        cut = _resize(cut, crop_px)
     return turn(cut, int(rng.integers(8)))
+
+
+def _resize(picture: np.ndarray, side_px: int) -> np.ndarray:
+    """picture: (S, S, C) uint8. Three channels at a time: OpenCV takes at most four, and a stacked pair has six."""
+    interpolation = cv2.INTER_AREA if picture.shape[0] > side_px else cv2.INTER_CUBIC
+    thirds = [picture[..., first : first + 3] for first in range(0, picture.shape[2], 3)]
+    return np.concatenate(
+        [cv2.resize(each, (side_px, side_px), interpolation=interpolation) for each in thirds], axis=2
+    )
 
 
 def turn(picture: np.ndarray, orientation: int) -> np.ndarray:

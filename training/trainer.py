@@ -75,8 +75,7 @@ class Trainer:
         started = time.monotonic()
         before = self.trained_seconds
         self.settings.folder.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(str(self.settings.folder / "curves"), purge_step=self.step)
-        with self._stop_on_sigterm(), _progress(self.recipe.num_steps) as show, writer:
+        with self._stop_on_sigterm(), self._open_curves() as writer, _progress(self.recipe.num_steps) as show:
             for phase, first, end in spans(self.recipe):
                 if self.step >= end:
                     continue
@@ -144,6 +143,9 @@ class Trainer:
                 average.copy_(current[name])
 
     # --- reports ------------------------------------------------------------------------------------------------------
+
+    def _open_curves(self) -> SummaryWriter:
+        return SummaryWriter(str(self.settings.folder / "curves"), purge_step=self.step)
 
     def _report(self, losses: StepLosses, phase: Phase, writer: SummaryWriter, show: "_Show") -> None:
         settings = self.settings

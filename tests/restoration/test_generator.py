@@ -1,0 +1,265 @@
+"""The two generators: their figures, what they promise of their outputs, and what they are refused for."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import save
+from skimage import data
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from restoration.errors import ReleaseInvalid
+from restoration.generator import DetectFill, Pix2Pix, build_generator, config_of
+from restoration.tensors import to_model_range
+
+from .small_generator import SMALL, make_generator
+
+SMALL_OF = {"detect-fill": SMALL, "pix2pix": {"channels": 2}}
+
+
+def small(architecture: str):
+    torch.manual_seed(0)
+    return build_generator(architecture, SMALL_OF[architecture]).eval()
+
+
+def portrait(side_px: int = 256) -> torch.Tensor:
+    """(1, 3, side_px, side_px) in [0, 1]."""
+    return to_model_range(data.astronaut()[:side_px, 100 : 100 + side_px])[None]
+
+
+def hole(side_px: int = 256) -> torch.Tensor:
+    """(1, 1, side_px, side_px), 1 in a square in the middle."""
+    mask = torch.zeros(1, 1, side_px, side_px)
+    mask[..., side_px // 4 : side_px // 2, side_px // 4 : side_px // 2] = 1.0
+    return mask
+
+
+def num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_gflop(call, *shapes: tuple[int, ...]) -> float:
+    """Of one call on tensors of these shapes, a multiplication and an addition being two."""
+    with FlopCounterMode(display=False) as counter:
+        call(*(torch.empty(shape, device="meta") for shape in shapes))
+    return counter.get_total_flops() / 1e9
+
+
+def layers_of(network: nn.Module, kind: type[nn.Module]) -> list:
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+# --- what both promise ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", SMALL_OF)
+def test_detect_gives_a_map_and_fill_a_picture_in_range(architecture):
+    generator, tiles = small(architecture), portrait().repeat(2, 1, 1, 1)
+    with torch.inference_mode():
+        damage_map = generator.detect(tiles)
+        picture = generator.fill(tiles, hole().repeat(2, 1, 1, 1))
+    assert damage_map.shape == (2, 1, 256, 256)
+    assert picture.shape == (2, 3, 256, 256)
+    for plane in (damage_map, picture):
+        assert plane.dtype == torch.float32
+        assert plane.min() >= 0.0
+        assert plane.max() <= 1.0
+
+
+@pytest.mark.parametrize("architecture", SMALL_OF)
+def test_answers_are_float32_when_the_network_computes_in_bfloat16(architecture):
+    generator, tiles = small(architecture), portrait()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert generator.detect(tiles).dtype == torch.float32
+        assert generator.fill(tiles, hole()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("architecture", SMALL_OF)
+def test_the_config_in_a_manifest_builds_the_same_network(architecture):
+    generator = small(architecture)
+    built = build_generator(architecture, config_of(generator))
+    assert built.config == generator.config
+    assert {name: weight.shape for name, weight in built.state_dict().items()} == {
+        name: weight.shape for name, weight in generator.state_dict().items()
+    }
+
+
+def test_an_unknown_architecture_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(ReleaseInvalid, match=r"'diffusion' is not known.*detect-fill, pix2pix"):
+        build_generator("diffusion", {})
+
+
+@pytest.mark.parametrize("architecture", SMALL_OF)
+def test_an_unknown_config_field_is_refused_by_name(architecture):
+    with pytest.raises(ReleaseInvalid, match="unknown fields num_heads"):
+        build_generator(architecture, {"num_heads": 8})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("detect-fill", {"detector_channels": 32}),
+        ("detect-fill", {"filler_channels": []}),
+        ("detect-fill", {"filler_channels": [8, "12", 16, 24]}),
+        ("pix2pix", {"channels": -1}),
+        ("pix2pix", {"dropout": 2.0}),
+    ],
+)
+def test_a_config_that_no_network_can_be_built_from_is_refused(architecture, config):
+    with pytest.raises(ReleaseInvalid, match="cannot be built"):
+        build_generator(architecture, config)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        small("pix2pix").config.channels = 3
+
+
+# --- detect-fill ------------------------------------------------------------------------------------------------------
+
+
+def test_ours_stays_within_its_budget():
+    with torch.device("meta"):
+        generator = DetectFill()
+    tile, plane = (1, 3, 256, 256), (1, 1, 256, 256)
+    assert count_gflop(generator.detect, tile) <= 2.0
+    assert count_gflop(generator.fill, tile, plane) <= 5.0
+    assert num_parameters(generator) <= 8_000_000
+
+
+def test_our_weights_fit_into_one_file_of_16_mebibytes():
+    weights = {name: weight.half() for name, weight in DetectFill().state_dict().items()}
+    assert len(save(weights)) <= 16 * 2**20
+
+
+def test_ours_holds_nothing_that_is_known_to_leave_a_grid_or_seams():
+    suspects = (
+        nn.modules.conv._ConvTransposeNd,
+        nn.modules.batchnorm._NormBase,
+        nn.GroupNorm,
+        nn.LayerNorm,
+        nn.modules.dropout._DropoutNd,
+    )
+    assert [layer for suspect in suspects for layer in layers_of(DetectFill(), suspect)] == []
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(32, 32), (96, 96), (64, 160), (288, 32)])
+def test_ours_takes_any_multiple_of_32(height_px, width_px):
+    generator = make_generator()
+    tiles, mask = torch.rand(1, 3, height_px, width_px), torch.ones(1, 1, height_px, width_px)
+    with torch.inference_mode():
+        assert generator.detect(tiles).shape == mask.shape
+        assert generator.fill(tiles, mask).shape == tiles.shape
+
+
+def test_erased_samples_cannot_influence_the_fill():
+    generator, tiles, mask = make_generator(), portrait(), hole()
+    scratched = torch.where(mask > 0, torch.rand(tiles.shape, generator=torch.Generator().manual_seed(1)), tiles)
+    erased = torch.zeros_like(mask)
+    with torch.inference_mode():
+        assert torch.equal(generator.fill(tiles, mask, erased), generator.fill(scratched, mask, erased))
+
+
+def test_the_filler_may_look_through_the_mask_unless_it_is_told_not_to():
+    generator, tiles, mask = make_generator(), portrait(), hole()
+    brighter = torch.where(mask > 0, (tiles + 0.3).clamp(max=1.0), tiles)
+    with torch.inference_mode():
+        seen = generator.fill(tiles, mask)
+        assert not torch.equal(seen, generator.fill(brighter, mask))
+        assert torch.equal(seen, generator.fill(tiles, mask, torch.ones_like(mask)))
+        assert not torch.equal(seen, generator.fill(tiles, mask, torch.zeros_like(mask)))
+
+
+def test_samples_outside_the_mask_are_seen_whatever_the_condition_says_of_them():
+    generator, tiles = make_generator(), portrait()
+    with torch.inference_mode():
+        nothing = torch.zeros(1, 1, 256, 256)
+        assert torch.equal(generator.fill(tiles, nothing, nothing), generator.fill(tiles, nothing, nothing + 1.0))
+
+
+def test_before_clipping_a_sample_out_of_range_still_has_a_gradient():
+    generator, tiles, mask = make_generator(), portrait(), hole()
+    generator.filler.head.bias.data.fill_(5.0)
+    generator.fill_unclipped(tiles, mask).mean().backward()
+    assert generator.fill(tiles, mask).min() == 1.0
+    assert generator.filler.head.bias.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_checkerboard_is_there_to_unlearn(seed):
+    """An untrained network draws 2 x 2 squares of one value each: the period of the pixel shuffle is not in them."""
+    torch.manual_seed(seed)
+    generator = build_generator("detect-fill", SMALL)
+    with torch.inference_mode():
+        logits = generator.detect_logits(portrait())
+        picture = generator.fill_unclipped(portrait(), hole())
+    for plane in (logits, picture):
+        assert plane.std() > 0.01
+        for row, column in ((0, 1), (1, 0), (1, 1)):
+            torch.testing.assert_close(plane[..., row::2, column::2], plane[..., ::2, ::2])
+
+
+def test_untrained_activations_neither_vanish_nor_explode():
+    torch.manual_seed(0)
+    generator = DetectFill()
+    with torch.inference_mode():
+        logits = generator.detect_logits(portrait(64))
+    assert 0.01 < logits.std() < 20.0
+
+
+# --- pix2pix ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original() -> Pix2Pix:
+    """The original's generator in its full size, shapes without values."""
+    with torch.device("meta"):
+        return Pix2Pix()
+
+
+def test_pix2pix_has_the_original_s_parameters_and_cost(original):
+    assert num_parameters(original) == 54_414_531
+    assert count_gflop(original, (1, 3, 256, 256)) == pytest.approx(12.1, abs=0.05)
+
+
+def test_pix2pix_goes_down_8_times(original):
+    convolutions = layers_of(original, nn.Conv2d)
+    assert [conv.out_channels for conv in convolutions] == [64, 128, 256, 512, 512, 512, 512, 512]
+    assert {(conv.kernel_size, conv.stride) for conv in convolutions} == {((4, 4), (2, 2))}
+    assert [conv.padding_mode for conv in convolutions[:-1]] == ["reflect"] * 7
+    assert [slope.negative_slope for slope in layers_of(original, nn.LeakyReLU)] == [0.2] * 7
+
+
+def test_pix2pix_goes_up_8_times_to_a_tanh(original):
+    convolutions = layers_of(original, nn.ConvTranspose2d)
+    assert [conv.out_channels for conv in convolutions] == [512, 512, 512, 512, 256, 128, 64, 3]
+    assert {(conv.kernel_size, conv.stride) for conv in convolutions} == {((4, 4), (2, 2))}
+    assert [conv.in_channels for conv in convolutions[1:]] == [1024, 1024, 1024, 1024, 512, 256, 128]
+    assert all(len(layers_of(up, nn.ReLU)) == 1 for up in original.ups)
+    assert isinstance(original.head[-1], nn.Tanh)
+
+
+def test_pix2pix_normalises_every_layer_except_the_first_the_innermost_and_the_last(original):
+    with_norm = [len(layers_of(block, nn.BatchNorm2d)) for block in (*original.downs, *original.ups)]
+    assert with_norm == [0] + [1] * 6 + [1] * 7
+    assert layers_of(original.bottleneck, nn.BatchNorm2d) == []
+    assert layers_of(original.head, nn.BatchNorm2d) == []
+
+
+def test_pix2pix_drops_half_in_the_first_three_ups_alone(original):
+    assert [up[-1].p for up in original.ups] == [0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_pix2pix_takes_everything_for_damage_and_ignores_the_mask():
+    generator, tiles = small("pix2pix"), portrait()
+    with torch.inference_mode():
+        assert torch.equal(generator.detect(tiles), torch.ones(1, 1, 256, 256))
+        assert torch.equal(generator.fill(tiles, hole()), generator.fill(tiles, 1.0 - hole()))
+
+
+def test_pix2pix_works_in_the_signed_range():
+    generator, tiles = small("pix2pix"), portrait()
+    with torch.inference_mode():
+        signed = generator(tiles * 2.0 - 1.0)
+        torch.testing.assert_close(generator.fill(tiles, hole()), (signed + 1.0) / 2.0)

@@ -1,0 +1,65 @@
+"""Both recipes with networks of few channels and phases of few steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from restoration.generator import DetectFillConfig, Pix2PixConfig
+from training.damage import Pairs
+from training.discriminator import PatchGANConfig
+from training.overlays import OverlayBank
+from training.pairs import BatchShape, DamagedOnTheFly, PairSource
+from training.photos import PhotoSet
+from training.recipes import Phase, Recipe
+from training.samples import crop_sample
+from training.trainer import RunSettings
+
+CPU = torch.device("cpu")
+
+DETECT_FILL = Recipe(
+    name="detect-fill",
+    generator=DetectFillConfig((8, 8, 8, 8), (1,), (8, 8, 12, 12), (1, 2)),
+    phases=(
+        Phase("detector", 2, num_crops=4, crop_px=32, learning_rate=1e-3, warm_up_steps=1, decays=True),
+        Phase("filler", 2, num_crops=4, crop_px=32, learning_rate=1e-3),
+        Phase("filler", 2, num_crops=2, crop_px=64, learning_rate=1e-3, adversarial=0.1, feature_matching=2.0),
+    ),
+    discriminator=PatchGANConfig(channels=(4, 8, 8, 8), norm="spectral"),
+    betas=(0.9, 0.99),
+    ema_decay=0.999,
+    max_gradient_norm=1.0,
+)
+
+PIX2PIX = Recipe(
+    name="pix2pix",
+    generator=Pix2PixConfig(channels=2),
+    phases=(Phase("pix2pix", 6, num_crops=2, crop_px=256, learning_rate=2e-4, adversarial=1.0),),
+    discriminator=PatchGANConfig(channels=(4, 8, 8, 8)),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (DETECT_FILL, PIX2PIX)}
+
+
+def make_source(recipe: Recipe, bank: OverlayBank) -> DamagedOnTheFly:
+    names = ["astronaut", "coffee"]
+    photos = PhotoSet([crop_sample(name, 128) for name in names], names)
+    return DamagedOnTheFly(photos, bank, recipe.damage, recipe.crops, recipe.seed)
+
+
+def settings_for(folder: Path, **changes) -> RunSettings:
+    return RunSettings(folder, CPU, **changes)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A source that does something when the batch of one step is asked for."""
+
+    source: PairSource
+    at_step: int
+    happens: Callable[[Pairs], Pairs]
+
+    def make_batch(self, step: int, shape: BatchShape, device: torch.device) -> Pairs:
+        pairs = self.source.make_batch(step, shape, device)
+        return self.happens(pairs) if step == self.at_step else pairs

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from restoration.errors import DataError
+from training.overlays import DRAW, FAMILIES, FAMILY_OF_FOLDER, build_bank, draw_overlay
+
+
+@pytest.fixture
+def numbered_overlays(tmp_path: Path) -> Path:
+    """40 overlays of dust, each of a level of its own by which it is known."""
+    (tmp_path / "dirt").mkdir()
+    for level in range(100, 140):
+        Image.fromarray(np.full((16, 16), level, np.uint8)).save(tmp_path / "dirt" / f"{level}.png")
+    return tmp_path
+
+
+def small_bank(split, folder=None, **changes):
+    return build_bank(split, overlay_folder=folder, **({"side_px": 48, "num_per_family": 3} | changes)).overlays
+
+
+def test_the_two_splits_share_no_overlay_file(numbered_overlays):
+    levels = {
+        split: set(
+            small_bank(split, numbered_overlays, families=("dust",), num_per_family=40)["dust"][:, 0].unique().tolist()
+        )
+        for split in ("train", "evaluation")
+    }
+    assert levels["evaluation"]
+    assert not levels["train"] & levels["evaluation"]
+    assert levels["train"] | levels["evaluation"] == set(range(100, 140))
+
+
+def test_the_two_splits_share_no_drawing():
+    train, evaluation = small_bank("train"), small_bank("evaluation")
+    for family in DRAW:
+        for drawn in evaluation[family]:
+            assert not any(drawn.equal(other) for other in train[family])
+
+
+def test_equal_seeds_give_equal_banks_others_do_not(overlay_folder):
+    first, second, other = (small_bank("train", overlay_folder, seed=seed) for seed in (4, 4, 5))
+    assert first.keys() == second.keys() == other.keys() == set(FAMILIES)
+    assert all(first[family].equal(second[family]) for family in first)
+    assert not any(first[family].equal(other[family]) for family in first)
+
+
+def test_a_family_alone_is_drawn_as_it_is_among_others():
+    together, alone = small_bank("train"), small_bank("train", families=("stains",))
+    assert alone.keys() == {"stains"}
+    assert together["stains"].equal(alone["stains"])
+
+
+@pytest.mark.parametrize("family", DRAW)
+def test_every_drawn_overlay_hides_something_and_leaves_something(family):
+    rng = np.random.default_rng(0)
+    overlays = np.stack([draw_overlay(family, 96, rng) for _ in range(12)])
+    assert overlays.shape == (12, 2, 96, 96)
+    assert overlays.dtype == np.uint8
+    hidden = (overlays[:, 0] > 64).mean(axis=(1, 2))
+    assert (hidden > 0).sum() >= 9
+    assert np.median(hidden) < 0.5
+
+
+def test_overlay_files_feed_the_family_of_their_folder(tmp_path):
+    for folder in ("hair", "unheard-of", "paper"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / folder / "1.png")
+    bank = small_bank("train", tmp_path, held_out_share=0.0, families=("dust", "fibres", "scratches"))
+    assert {family: len(planes) for family, planes in bank.items()} == {"dust": 1, "fibres": 1}
+    assert FAMILY_OF_FOLDER["hair"] == "fibres"
+    assert bank["fibres"].dtype == torch.uint8
+    assert bank["fibres"].shape == (1, 2, 48, 48)
+
+
+def test_without_files_the_bank_holds_what_can_be_drawn():
+    assert small_bank("train").keys() == DRAW.keys()
+
+
+def test_an_overlay_folder_that_is_missing_or_empty_is_not_passed_over(tmp_path):
+    for folder in (tmp_path, tmp_path / "mistyped"):
+        with pytest.raises(DataError, match=f"{folder} is not a folder that holds damage overlays"):
+            small_bank("train", folder)
+
+
+def test_an_overlay_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"torn.png cannot be read as an overlay"):
+        small_bank("train", tmp_path, held_out_share=0.0)

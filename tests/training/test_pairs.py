@@ -1,0 +1,156 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from restoration.errors import DataError
+from training.damage import DamageConfig, Pairs
+from training.pairs import BatchShape, PairedFolders, batch_seed, iterate_batches, load_paired_folders
+from training.photos import CropConfig, load_photos, read_photo
+
+from .conftest import names_for
+from .small_recipes import CPU, DETECT_FILL, make_source
+
+SHAPE = BatchShape(num_crops=3, crop_px=32)
+WHOLE = CropConfig(zoom=(1.0, 1.0))
+
+
+def load(damaged: Path, clean: Path, **changes) -> PairedFolders:
+    options = {"held_out_share": 0.05, "short_side_px": 320, "crops": CropConfig(), "seed": 0}
+    return load_paired_folders(damaged, clean, "train", **(options | changes))
+
+
+def equal(first: Pairs, second: Pairs) -> bool:
+    return all(a.equal(b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
+
+
+@pytest.fixture
+def copies(paired_folders, tmp_path) -> tuple[Path, Path]:
+    """The paired folders, to be spoilt."""
+    for folder in paired_folders:
+        (tmp_path / folder.name).mkdir()
+        for path in folder.iterdir():
+            (tmp_path / folder.name / path.name).write_bytes(path.read_bytes())
+    return tmp_path / "damaged", tmp_path / "clean"
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["drawn", "paired"])
+def make(request, bank, paired_folders):
+    """Makes a source from a seed, as a new run does."""
+    if request.param == "drawn":
+        return lambda seed: dataclasses.replace(make_source(DETECT_FILL, bank), seed=seed)
+    return lambda seed: load(*paired_folders, seed=seed)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(make):
+    first, second = make(3), make(3)
+    first.make_batch(0, SHAPE, CPU)  # what was made before does not matter
+    torch.manual_seed(99)
+    batch = first.make_batch(5, SHAPE, CPU)
+    assert batch.damaged.shape == (3, 3, 32, 32)
+    assert equal(batch, second.make_batch(5, SHAPE, CPU))
+    assert not equal(batch, first.make_batch(6, SHAPE, CPU))
+    assert not equal(batch, make(4).make_batch(5, SHAPE, CPU))
+
+
+def test_seeds_of_steps_are_all_different_and_fit_a_generator():
+    seeds = {batch_seed(seed, step) for seed in range(5) for step in range(200)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_phase_may_have_damage_of_its_own(bank):
+    source = make_source(DETECT_FILL, bank)
+    none = dataclasses.replace(SHAPE, damage=DamageConfig(num_layers_shares=(1.0,)))
+    assert source.make_batch(1, none, CPU).mask.sum() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_worker_processes_make_the_same_batches_and_leave_the_random_state_alone(bank):
+    source, steps = make_source(DETECT_FILL, bank), range(4, 7)
+    before = torch.get_rng_state()
+    made_ahead = list(iterate_batches(source, steps, SHAPE, CPU, num_workers=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    made_here = list(iterate_batches(source, steps, SHAPE, CPU, num_workers=0))
+    assert len(made_ahead) == 3
+    assert all(equal(a, b) for a, b in zip(made_ahead, made_here, strict=True))
+
+
+# --- paired folders ---------------------------------------------------------------------------------------------------
+
+
+def test_the_mask_of_a_pair_is_where_the_two_differ_in_every_orientation(paired_folders):
+    batch = load(*paired_folders, crops=WHOLE).make_batch(0, BatchShape(8, 64), CPU)
+    assert batch.mask.sum(dim=(1, 2, 3)).tolist() == [24 * 24] * 8
+    different = (batch.damaged != batch.clean).any(dim=1, keepdim=True)
+    assert torch.equal(batch.mask.bool(), different)
+
+
+def test_pairs_are_found_by_name_whatever_their_suffix(copies):
+    damaged, clean = copies
+    for path in list(damaged.iterdir()):
+        Image.fromarray(read_photo(path)).save(path.with_suffix(".tiff"))
+        path.unlink()
+    assert len(load(damaged, clean).stacked) == 3
+
+
+def test_pairs_are_split_by_the_clean_name_as_the_evaluation_is(copies):
+    """Even where the damaged picture's own name would fall to the other split."""
+    damaged, clean = copies
+    name = names_for("evaluation", 1)[0]
+    for folder, suffix in ((damaged, ".tiff"), (clean, ".png")):
+        picture = Image.fromarray(read_photo(next(folder.iterdir())))
+        picture.save(folder / Path(name).with_suffix(suffix))
+    held_out = load_photos(clean, "evaluation", held_out_share=0.05)
+    assert held_out.names == [name]
+    assert len(load(damaged, clean).stacked) == 3
+
+
+def test_pictures_without_a_partner_are_named(copies):
+    damaged, clean = copies
+    (damaged / "lonely.png").write_bytes(next(clean.iterdir()).read_bytes())
+    next(damaged.glob("photo_0*")).unlink()
+    with pytest.raises(DataError, match=r"2 pictures are in only one of .*damaged and .*clean: lonely, photo_0;"):
+        load(damaged, clean)
+
+
+def test_two_pictures_of_one_name_are_refused(copies):
+    damaged, clean = copies
+    path = next(clean.glob("photo_0*"))
+    Image.fromarray(read_photo(path)).save(path.with_suffix(".jpg"))
+    with pytest.raises(DataError, match=r"clean holds several pictures that differ in their suffix alone, photo_0"):
+        load(damaged, clean)
+
+
+def test_a_pair_of_two_sizes_is_named(copies):
+    damaged, clean = copies
+    path = damaged / names_for("train", 1)[0]
+    Image.fromarray(read_photo(path)).resize((64, 48)).save(path)
+    with pytest.raises(DataError, match=rf"the pair {path.stem} has sizes \(48, 64\) and \(64, 64\)"):
+        load(damaged, clean)
+
+
+def test_a_folder_that_is_empty_or_missing_is_named(copies, tmp_path):
+    damaged, clean = copies
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no picture"):
+        load(tmp_path / "empty", clean)
+    with pytest.raises(DataError, match=r"missing is not a folder"):
+        load(damaged, tmp_path / "missing")
+
+
+def test_folders_without_a_pair_to_train_on_are_named(copies):
+    with pytest.raises(DataError, match=r"damaged and .*clean hold no pair for train"):
+        load(*copies, held_out_share=1.0)
+
+
+def test_a_pair_is_made_smaller_together(copies):
+    source = load(*copies, short_side_px=32)
+    assert [stacked.shape for stacked in source.stacked] == [(32, 32, 6)] * 3
+    assert np.abs(source.stacked[0][..., :3].astype(int) - source.stacked[0][..., 3:]).max() > 50

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from restoration.errors import DataError
+from training.photos import CropConfig, load_photos, read_photo, sample_crop, sample_crops, turn
+
+from .conftest import names_for, write_photos
+
+
+def test_each_split_reads_its_own_photographs(photo_folder):
+    train, evaluation = (load_photos(photo_folder, split, held_out_share=0.05) for split in ("train", "evaluation"))
+    assert train.names == sorted(names_for("train", 4))
+    assert evaluation.names == names_for("evaluation", 1)
+    assert len(train) == 4
+    assert np.array_equal(train.photos[0], read_photo(photo_folder / train.names[0]))
+
+
+def test_large_photographs_are_made_smaller_small_ones_stay(tmp_path):
+    Image.fromarray(data.coffee()).save(tmp_path / "large.png")
+    assert read_photo(tmp_path / "large.png", 100).shape == (100, 150, 3)
+    assert read_photo(tmp_path / "large.png", 1000).shape == (400, 600, 3)
+
+
+def test_photographs_are_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(data.coffee()).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_photo(tmp_path / "turned.jpg").shape == (600, 400, 3)
+
+
+def test_grey_photographs_have_three_equal_channels(tmp_path):
+    Image.fromarray(data.camera()).save(tmp_path / "grey.png")
+    photo = read_photo(tmp_path / "grey.png")
+    assert photo.shape == (512, 512, 3)
+    assert (photo == photo[..., :1]).all()
+
+
+def test_a_sample_of_a_large_folder_is_the_same_each_time(photo_folder):
+    first, second = (load_photos(photo_folder, "train", held_out_share=0.05, most=2).names for _ in range(2))
+    assert len(first) == 2
+    assert first == second
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):
+    with pytest.raises(DataError, match="missing is not a folder"):
+        load_photos(tmp_path / "missing", "train", held_out_share=0.05)
+    with pytest.raises(DataError, match=f"{tmp_path} holds no photograph for train"):
+        load_photos(tmp_path, "train", held_out_share=0.05)
+
+
+@pytest.mark.parametrize("content", [b"these are words", b""])
+def test_a_file_that_is_no_photograph_is_named(tmp_path, content):
+    (tmp_path / names_for("train", 1)[0]).write_bytes(content)
+    with pytest.raises(DataError, match=r"photo_\d+.png cannot be read"):
+        load_photos(tmp_path, "train", held_out_share=0.05)
+
+
+def test_a_truncated_photograph_is_named(tmp_path):
+    write_photos(tmp_path, ["photo.jpg"])
+    encoded = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(encoded[: len(encoded) // 2])
+    with pytest.raises(DataError, match=r"photo.jpg cannot be read"):
+        read_photo(tmp_path / "photo.jpg")
+
+
+def test_equal_seeds_take_equal_crops():
+    photos = [data.astronaut(), data.coffee()]
+    first, second, other = (
+        sample_crops(photos, 4, 32, CropConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert first.shape == (4, 3, 32, 32)
+    assert 0.0 <= first.min() < first.max() <= 1.0
+    assert first.equal(second)
+    assert not first.equal(other)
+
+
+def test_a_crop_at_its_own_scale_is_cut_from_the_photograph():
+    photo = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50, 1)
+    levels = np.concatenate([photo // 256, photo % 256, photo * 0], axis=2).astype(np.uint8)
+    crop = sample_crop(levels, 16, CropConfig(zoom=(1.0, 1.0)), np.random.default_rng(3))
+    places = crop[..., 0].astype(int) * 256 + crop[..., 1]
+    assert len(np.unique(places)) == 16 * 16
+    rows, columns = np.divmod(places, 50)
+    assert np.ptp(rows) == np.ptp(columns) == 15
+
+
+@pytest.mark.parametrize("size", [(5, 7, 3), (20, 300, 3), (64, 64, 3)])
+def test_a_photograph_smaller_than_the_crop_is_enlarged(size):
+    photo = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    assert sample_crop(photo, 64, CropConfig(), np.random.default_rng(0)).shape == (64, 64, 3)
+
+
+def test_there_are_eight_orientations_and_crops_take_them_all():
+    picture = np.arange(12).reshape(2, 2, 3)
+    turned = {turn(picture, orientation).tobytes() for orientation in range(8)}
+    assert len(turned) == 8
+    photo = np.kron([[0, 60], [120, 250]], np.ones((8, 8))).astype(np.uint8)[..., None].repeat(3, axis=2)
+    rng = np.random.default_rng(0)
+    seen = {sample_crop(photo, 16, CropConfig(zoom=(1.0, 1.0)), rng).tobytes() for _ in range(100)}
+    assert len(seen) == 8

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from training.splits import list_images, select_split, split_of
+
+NAMES = [f"album/{index:04}.jpg" for index in range(2000)]
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_the_split_of_a_name_never_changes():
+    """Figures of one version are compared with another's: these names have the same split for ever."""
+    splits = [split_of(name, 0.5) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")]
+    assert splits == ["evaluation", "evaluation", "train", "evaluation"]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_about_the_share_is_held_out(share):
+    held_out = sum(split_of(name, share) == "evaluation" for name in NAMES) / len(NAMES)
+    assert held_out == pytest.approx(share, abs=0.03)
+
+
+def test_nothing_or_everything_can_be_held_out():
+    assert {split_of(name, 0.0) for name in NAMES} == {"train"}
+    assert {split_of(name, 1.0) for name in NAMES} == {"evaluation"}
+
+
+def test_holding_out_more_keeps_what_was_held_out():
+    less, more = ({name for name in NAMES if split_of(name, share) == "evaluation"} for share in (0.05, 0.1))
+    assert less < more
+
+
+def test_the_two_splits_are_disjoint_and_together_all(tmp_path):
+    paths = list_images(touch(tmp_path, *NAMES[:100]))
+    train, evaluation = (set(select_split(paths, tmp_path, split, 0.3)) for split in ("train", "evaluation"))
+    assert train
+    assert evaluation
+    assert not train & evaluation
+    assert train | evaluation == set(paths)
+
+
+def test_files_that_are_added_do_not_move_the_others(tmp_path):
+    touch(tmp_path, *NAMES[:60])
+    before = select_split(list_images(tmp_path), tmp_path, "evaluation", 0.3)
+    touch(tmp_path, "0.jpg", "album/0000a.jpg", "zoo/1.jpg")
+    after = select_split(list_images(tmp_path), tmp_path, "evaluation", 0.3)
+    assert set(before) <= set(after)
+    assert not (set(after) - set(before)) & {tmp_path / name for name in NAMES}
+
+
+def test_a_folder_that_moves_keeps_its_split(tmp_path):
+    splits = []
+    for place in ("here", "there"):
+        folder = touch(tmp_path / place, *NAMES[:60])
+        chosen = select_split(list_images(folder), folder, "train", 0.3)
+        splits.append([path.relative_to(folder) for path in chosen])
+    assert splits[0] == splits[1]
+
+
+def test_images_are_found_in_subfolders_by_suffix_hidden_ones_left_out(tmp_path):
+    touch(tmp_path, "b.JPG", "a/1.png", "a/2.tiff", "c.webp", "notes.txt", "d.gif", ".e.jpg", ".thumbnails/f.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a/1.png", "a/2.tiff", "b.JPG", "c.webp"]
+
+
+def test_a_hidden_folder_can_be_asked_for_by_name(tmp_path):
+    assert len(list_images(touch(tmp_path / ".photos", "a.jpg"))) == 1
