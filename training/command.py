@@ -27,6 +27,7 @@ from training.evaluation import (
     inpaint_telea,
     method_of,
     method_told,
+    place,
     save_contact_sheet,
 )
 from training.metrics import LPIPS
@@ -37,6 +38,7 @@ from training.pictures import draw_sheet, save_sheet
 from training.publishing import publish_run
 from training.recipes import RECIPES, Recipe, scale_steps
 from training.samples import NAMES, crop_sample
+from training.seams import measure_seams
 from training.splits import list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, recipe_record
 
@@ -253,7 +255,8 @@ def evaluate_runs(
     about |= {"held-out photographs": len(photos), "cases of each family": num_cases}
     cases = make_cases(photos.photos, photos.names, bank, num_per_family=num_cases, seed=1)
     evaluation = evaluate(cases, methods, lpips=lpips, about=about)
-    evaluation.save(report)
+    seams = measure_seams(photos.photos, bank, place(generator, device))
+    replace(evaluation, seams=seams).save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
     console.print(evaluation.to_markdown(), soft_wrap=True, markup=False, highlight=False)
 

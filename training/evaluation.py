@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -46,9 +46,14 @@ def inpaint_telea(case: Case) -> Outcome:
     return Outcome(cv2.inpaint(case.damaged, mask, 3, cv2.INPAINT_TELEA))
 
 
+def place(generator: Generator, device: torch.device) -> DeviceGenerator:
+    """A copy of the generator on the device, as the service would run it."""
+    return DeviceGenerator(deepcopy(generator), device, choose_precision(device))
+
+
 def method_of(generator: Generator, device: torch.device, options: RestoreOptions | None = None) -> Method:
     """Restore blindly, as the service does."""
-    on_device = DeviceGenerator(deepcopy(generator), device, choose_precision(device))
+    on_device = place(generator, device)
 
     def restore(case: Case) -> Outcome:
         restoration = restore_photo(case.photo(), on_device, options)
@@ -58,8 +63,8 @@ def method_of(generator: Generator, device: torch.device, options: RestoreOption
 
 
 def method_told(generator: Generator, device: torch.device) -> Method:
-    """Restore under the true mask alone: what the filler could do if the detector were perfect."""
-    on_device = DeviceGenerator(deepcopy(generator), device, choose_precision(device))
+    """Restore under the true mask alone, erased, as a mask is that a user sends: the filler without the detector."""
+    on_device = place(generator, device)
 
     def restore(case: Case) -> Outcome:
         mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
@@ -93,6 +98,8 @@ class Evaluation:
 
     scores: dict[str, dict[str, Scores]]  # method, family, measure
     about: dict[str, object]
+    seams: Scores = field(default_factory=dict)
+    """What `measure_seams` found for the run itself."""
 
     def mean(self, method: str, measure: str) -> float:
         """Mean over the families that are damaged."""
@@ -102,7 +109,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write evaluation.json and evaluation.md."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"about": self.about, "scores": self.scores}
+        record = {"about": self.about, "scores": self.scores, "seams": self.seams}
         (folder / "evaluation.json").write_text(json.dumps(_without_nan(record), indent=2) + "\n", encoding="utf-8")
         (folder / "evaluation.md").write_text(self.to_markdown(), encoding="utf-8")
 
@@ -112,6 +119,9 @@ class Evaluation:
         for measure, title in TITLES.items():
             if any(measure in scores for families in self.scores.values() for scores in families.values()):
                 lines += [f"## {title}", "", *self._by_family(measure), ""]
+        if self.seams:
+            lines += ["## Seams: the same photo on two grids of tiles, worst of several photos", ""]
+            lines += [*_table(["measure", "value"], [[name, f"{value:.3f}"] for name, value in self.seams.items()]), ""]
         return "\n".join(lines)
 
     def _summary(self) -> list[str]:

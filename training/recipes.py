@@ -29,6 +29,10 @@ class Phase:
     """Cosine decay of the learning rate to 0 over the phase."""
     damage: DamageConfig | None = None
     """This phase's damage, where it differs from the recipe's."""
+    see_through_share: float = 0.5
+    """Share of samples in which the filler may look at the damage that it fills; in the others it is erased."""
+    wrong_mask_share: float = 0.3
+    """Share of samples whose mask covers undamaged parts too, which the filler must then give back."""
     samples_count_alike: bool = False
     """The detector's overlap loss is taken for each sample, not over the batch: a hairline, or a photo that must stay
     clean, then weighs as much as a large hole."""
@@ -99,7 +103,14 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     return Recipe(
         name="detect-fill",
         generator=DetectFillConfig(),
-        phases=(small, large, fill, judged, strict, replace(judged, num_steps=1_800)),
+        phases=(
+            small,
+            large,
+            fill,
+            judged,
+            strict,
+            replace(judged, num_steps=1_800, see_through_share=0.75, wrong_mask_share=0.5),
+        ),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
         ema_decay=0.999,

@@ -67,20 +67,20 @@ def _detector_step(generator: DetectFill, pairs: Pairs, phase: Phase) -> StepLos
     return StepLosses(total, None, {**losses, "recall": recall, "precision": precision})
 
 
-def draw_fill_mask(pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_fill_mask(pairs: Pairs, phase: Phase, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """The mask that the filler is given, and what it may look through: (N, 1, H, W) each, 0 or 1.
 
     A detector's mask is not the true one: it is a little wide, and it is wrong in places. So the true mask is widened
-    by 0 to 3 px, and the mask of another sample is added to some. Half of the samples are erased under the mask.
+    by 0 to 3 px, and the mask of another sample is added to some. In some samples the filler may look through the mask.
     """
     n = len(pairs.mask)
     mask = pairs.mask
     widen = torch.randint(0, 4, (n, 1, 1, 1), generator=rng, device=rng.device)
     for px in (1, 2, 3):
         mask = torch.where(widen >= px, F.max_pool2d(mask, 3, stride=1, padding=1), mask)
-    wrong = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.3
+    wrong = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < phase.wrong_mask_share
     mask = torch.maximum(mask, pairs.mask.roll(1, dims=0) * wrong)
-    see_through = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < 0.5
+    see_through = torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < phase.see_through_share
     return mask, see_through.float().expand_as(mask)
 
 
@@ -92,7 +92,7 @@ def _filler_step(
     recipe: Recipe,
     rng: torch.Generator,
 ) -> StepLosses:
-    mask, see_through = draw_fill_mask(pairs, rng)
+    mask, see_through = draw_fill_mask(pairs, phase, rng)
     picture = generator.fill_unclipped(pairs.damaged, mask, see_through).float()
     distance = (picture - pairs.clean).abs()
     inside = masked_mean(distance, mask)

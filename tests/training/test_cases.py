@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from training.cases import CASE_FAMILIES, damage_config, families_of, make_case, make_cases, photo_of
+from training.overlays import DRAW, build_bank
+from training.samples import crop_sample
+
+PHOTOS = [crop_sample(name, 96) for name in ("astronaut", "coffee")]
+NAMES = ["astronaut", "coffee"]
+
+
+@pytest.fixture(scope="module")
+def full_bank(overlay_folder):
+    return build_bank("evaluation", overlay_folder=overlay_folder, held_out_share=0.5, side_px=96, num_per_family=6)
+
+
+def test_every_family_has_cases_with_visible_damage_and_clean_has_none(full_bank):
+    cases = list(make_cases(PHOTOS, NAMES, full_bank, num_per_family=1, seed=1))
+    assert [case.family for case in cases] == list(CASE_FAMILIES)
+    for case in cases:
+        assert case.damaged.shape == case.clean.shape == (96, 96, 3)
+        assert case.damaged.dtype == np.uint8
+        assert case.visible.any() == case.altered.any() == (case.family != "clean")
+
+
+def test_families_that_the_bank_does_not_hold_have_no_cases(bank):
+    assert families_of(bank) == (*DRAW, "mixtures", "clean")
+    families = [case.family for case in make_cases(PHOTOS, NAMES, bank, num_per_family=1, seed=1)]
+    assert families == [*DRAW, "mixtures", "clean"]
+
+
+def test_equal_seeds_make_equal_cases_others_do_not(bank):
+    first, second, other = (
+        [case.damaged for case in make_cases(PHOTOS, NAMES, bank, num_per_family=2, seed=seed)] for seed in (1, 1, 2)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_case_shows_the_same_print_in_every_family(bank):
+    cases = list(make_cases(PHOTOS, NAMES, bank, num_per_family=2, seed=3))
+    assert len(cases) == 14
+    for number in (0, 1):
+        prints = [case.clean for case in cases[number::2]]
+        assert all(np.array_equal(each, prints[0]) for each in prints)
+
+
+def test_a_case_is_altered_where_it_differs_and_visible_where_it_differs_much(bank):
+    case = make_case(PHOTOS[0], "astronaut", "strokes", bank, seed=4)
+    difference = np.abs(case.damaged.astype(int) - case.clean).max(axis=2)
+    assert np.array_equal(case.altered, difference >= 2)
+    assert np.array_equal(case.visible, difference >= 8)
+    assert 0 < case.visible.sum() <= case.altered.sum() < case.altered.size
+    unaltered = ~case.altered
+    assert np.abs(case.damaged[unaltered].astype(int) - case.clean[unaltered]).max() <= 1
+
+
+def test_a_case_is_sent_without_loss(bank):
+    case = make_case(PHOTOS[0], "astronaut", "mixtures", bank, seed=5)
+    assert case.photo().format == "png"
+    assert np.array_equal(case.photo().samples, case.damaged)
+    assert np.array_equal(photo_of(PHOTOS[1]).samples, PHOTOS[1])
+
+
+@pytest.mark.parametrize("family", CASE_FAMILIES)
+def test_shares_of_layers_add_up(family):
+    config = damage_config(family)
+    assert sum(config.num_layers_shares) == 1.0
+    assert (config.num_layers_shares[0] == 1.0) == (family == "clean")

@@ -1,0 +1,114 @@
+"""Small cases, worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from training.losses import (
+    adversarial_loss,
+    detection_loss,
+    discriminator_loss,
+    feature_matching_loss,
+    masked_mean,
+    patches_of,
+    tversky_loss,
+)
+
+LOG_2 = math.log(2.0)
+
+
+def plane(*values: float) -> torch.Tensor:
+    """(1, 1, 1, W)"""
+    return torch.tensor(values, dtype=torch.float32).view(1, 1, 1, -1)
+
+
+def test_a_masked_mean_is_over_the_samples_under_the_mask():
+    values = torch.tensor([[1.0, 2.0], [3.0, 5.0]]).view(1, 2, 1, 2)  # two channels, two pixels
+    assert masked_mean(values, plane(1, 0)) == 2.0
+    assert masked_mean(values, plane(1, 1)) == 2.75
+
+
+def test_a_mean_over_nothing_is_0():
+    assert masked_mean(plane(3, 4), plane(0, 0)) == 0.0
+
+
+def test_a_perfect_map_has_no_tversky_loss():
+    mask = plane(1, 1, 0, 0)
+    assert tversky_loss(mask, mask, torch.ones(4)) == 0.0
+
+
+def test_a_miss_costs_more_than_a_false_alarm():
+    mask, everywhere = plane(1, 1, 0, 0), plane(1, 1, 1, 1)
+    one_missed = tversky_loss(plane(1, 0, 0, 0), mask, everywhere)
+    one_alarm = tversky_loss(plane(1, 1, 1, 0), mask, everywhere)
+    assert one_missed == pytest.approx(1 - 2 / 2.7)
+    assert one_alarm == pytest.approx(1 - 3 / 3.3)
+
+
+def test_where_the_answer_does_not_count_it_costs_nothing():
+    mask, counts = plane(1, 0, 0), plane(1, 1, 0)
+    assert tversky_loss(plane(1, 0, 1), mask, counts) == 0.0
+    sure = detection_loss(plane(30, -30, 30), mask, counts)
+    assert sure["entropy"] < 1e-6
+    assert sure["tversky"] < 1e-6
+
+
+def test_over_the_batch_a_hole_outweighs_a_hairline_sample_by_sample_it_does_not():
+    mask = torch.zeros(2, 1, 10, 10)
+    mask[0] = 1.0
+    mask[1, 0, 0] = 1.0
+    found_hole = torch.stack([mask[0], torch.zeros_like(mask[1])])
+    counts = torch.ones_like(mask)
+    assert tversky_loss(found_hole, mask, counts) == pytest.approx(1 - 101 / 108)
+    alike = tversky_loss(found_hole, mask, counts, samples_count_alike=True)
+    assert alike == pytest.approx((0.0 + (1 - 20 / 27)) / 2)
+
+
+def test_an_alarm_on_a_clean_sample_costs_something():
+    clean, counts = torch.zeros(1, 1, 10, 10), torch.ones(1, 1, 10, 10)
+    alarm = clean + 1.0
+    assert tversky_loss(clean, clean, counts, samples_count_alike=True) == 0.0
+    assert tversky_loss(alarm, clean, counts, samples_count_alike=True) == pytest.approx(1 - 20 / 50)
+
+
+def test_an_undecided_detector_pays_the_logarithm_of_2():
+    losses = detection_loss(plane(0, 0), plane(1, 0), plane(1, 1))
+    assert losses["entropy"] == pytest.approx(LOG_2)
+    assert losses["tversky"] == pytest.approx(1 - 1.5 / (0.5 + 0.35 + 0.15 + 1))
+
+
+def test_the_discriminator_s_loss_is_the_mean_of_real_and_fake():
+    assert discriminator_loss(plane(0, 0), plane(0, 0)) == pytest.approx(LOG_2)
+    assert discriminator_loss(plane(30), plane(-30)) == pytest.approx(0.0, abs=1e-6)
+    assert discriminator_loss(plane(30), plane(0)) == pytest.approx(LOG_2 / 2)
+
+
+def test_a_patch_without_a_fake_sample_is_not_called_fake():
+    real, fake = plane(30, 30), plane(-30, 30)
+    assert discriminator_loss(real, fake, plane(1, 0)) == pytest.approx(0.0, abs=1e-6)
+    assert discriminator_loss(real, fake, plane(1, 1)) == pytest.approx(30 / 4)
+    assert adversarial_loss(fake, plane(0, 1)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_generator_that_is_believed_has_no_adversarial_loss():
+    assert adversarial_loss(plane(30, 30)) == pytest.approx(0.0, abs=1e-6)
+    assert adversarial_loss(plane(0)) == pytest.approx(LOG_2)
+
+
+def test_feature_matching_is_the_mean_distance_over_layers_and_moves_the_fake_alone():
+    real = [plane(1, 1).requires_grad_(), plane(0).requires_grad_()]
+    fake = [plane(0, 1).requires_grad_(), plane(3).requires_grad_()]
+    loss = feature_matching_loss(real, fake)
+    assert loss == (0.5 + 3.0) / 2
+    loss.backward()
+    assert all(features.grad is None for features in real)
+    assert all(features.grad is not None for features in fake)
+
+
+def test_a_patch_is_fake_where_it_holds_any_sample_of_the_mask():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 3, 60] = 1.0
+    patches = patches_of(mask, torch.empty(1, 1, 4, 4))
+    assert patches.sum() == 1.0
+    assert patches[0, 0, 0, 3] == 1.0

@@ -1,0 +1,83 @@
+"""Seams and grids: does where the tiles lie show in the result?
+
+The same photo is restored with two grids of tiles. Their difference should be small everywhere, and have no line in its
+spectrum at the tiles' stride.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from restoration.device import TileGenerator
+from restoration.passes import OVERLAP_PX, TILE_PX
+from restoration.photo import Photo
+from restoration.restorer import restore_photo
+from training.cases import make_case
+from training.overlays import OverlayBank
+
+STRIDE_PX = TILE_PX - OVERLAP_PX
+NUM_STRIDES = 5
+SIDE_PX = STRIDE_PX * NUM_STRIDES + TILE_PX
+"""A photo of so many tiles a side; its spectrum is taken over a whole number of strides, so that a line has a bin."""
+NUM_HARMONICS = 4
+
+
+def measure_seams(
+    photos: Sequence[np.ndarray], bank: OverlayBank, generator: TileGenerator, *, num_photos: int = 3
+) -> dict[str, float]:
+    """Worst over a few photos, enlarged to many tiles and damaged; levels are of 0 to 255.
+
+    `mean_levels`: mean absolute difference; `smooth_levels`: the largest difference of 9 x 9 means, what an eye could
+    see; `line_over_median`: power of the difference's profile at the stride's frequency and its harmonics over the
+    median power, 10 being what noise reaches once in a thousand bins.
+    """
+    worst = {"mean_levels": 0.0, "smooth_levels": 0.0, "line_over_median": 0.0}
+    for index, photo in enumerate(photos[:num_photos]):
+        case = make_case(enlarge(photo, SIDE_PX), f"photo {index}", "mixtures", bank, seed=7_000 + index)
+        difference = difference_of_grids(case.photo(), generator)
+        found = {
+            "mean_levels": float(np.abs(difference).mean()),
+            "smooth_levels": float(np.abs(_box_mean(difference)).max()),
+            "line_over_median": line_over_median(difference, STRIDE_PX),
+        }
+        worst = {name: max(worst[name], value) for name, value in found.items()}
+    return worst
+
+
+def enlarge(photo: np.ndarray, side_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (side_px, side_px, 3): its largest square, enlarged."""
+    side = min(photo.shape[:2])
+    square = Image.fromarray(np.ascontiguousarray(photo[:side, :side]))
+    return np.asarray(square.resize((side_px, side_px), Image.Resampling.BICUBIC))
+
+
+def difference_of_grids(photo: Photo, generator: TileGenerator) -> np.ndarray:
+    """(H, W) float32 in levels, mean over the colours: restored with one grid, less restored with another."""
+    one, other = (restore_photo(photo, generator, offset_px=offset).samples for offset in (0, STRIDE_PX // 2))
+    difference: np.ndarray = (one.astype(np.float32) - other).mean(axis=2)
+    return difference
+
+
+def line_over_median(difference: np.ndarray, period_px: int) -> float:
+    """The strongest of the first harmonics of `period_px` in the row and column profiles, over the median power."""
+    strongest = 0.0
+    for axis in (0, 1):
+        profile = np.abs(difference).mean(axis=axis)
+        profile = profile[: len(profile) // period_px * period_px]
+        power = np.abs(np.fft.rfft(profile - profile.mean())) ** 2
+        num_periods = len(profile) // period_px
+        # Neighbours only: a photo's content has most of its power at low frequencies
+        for harmonic in range(1, NUM_HARMONICS + 1):
+            line = harmonic * num_periods
+            around = np.r_[power[max(1, line - num_periods + 1) : line], power[line + 1 : line + num_periods]]
+            strongest = max(strongest, float(power[line] / max(float(np.median(around)), 1e-12)))
+    return strongest
+
+
+def _box_mean(difference: np.ndarray, side_px: int = 9) -> np.ndarray:
+    """(H, W) to the means over all squares that lie inside."""
+    sums = np.pad(difference.astype(np.float64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    s = side_px
+    mean: np.ndarray = (sums[s:, s:] - sums[:-s, s:] - sums[s:, :-s] + sums[:-s, :-s]) / (s * s)
+    return mean
