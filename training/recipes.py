@@ -100,17 +100,21 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
         warm_up_steps=100,
         decays=True,
     )
+    # Longer holes, more that shows through, more false alarms to give back as they were; then judged again
+    fill_large = replace(
+        judged,
+        num_steps=1_400,
+        learning_rate=5e-4,
+        adversarial=0.0,
+        feature_matching=0.0,
+        see_through_share=0.75,
+        wrong_mask_share=0.5,
+    )
+    judged_large = replace(judged, num_steps=700, see_through_share=0.75, wrong_mask_share=0.5)
     return Recipe(
         name="detect-fill",
         generator=DetectFillConfig(),
-        phases=(
-            small,
-            large,
-            fill,
-            judged,
-            strict,
-            replace(judged, num_steps=1_800, see_through_share=0.75, wrong_mask_share=0.5),
-        ),
+        phases=(small, large, fill, judged, strict, fill_large, judged_large),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
         ema_decay=0.999,

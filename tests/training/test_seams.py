@@ -1,41 +1,49 @@
 import numpy as np
+import pytest
 import torch
 from skimage import data
 
-from restoration.passes import TILE_PX
+from restoration.device import DeviceGenerator
+from restoration.generator import build_generator
 from training.cases import photo_of
-from training.seams import SIDE_PX, STRIDE_PX, difference_of_grids, enlarge, line_over_median
+from training.samples import crop_sample
+from training.seams import difference_of_grids, enlarge, line_over_median, measure_seams
 
-# A line must stand out from this: what noise reaches in all bins of a profile together, now and then
-NOISE = 12.0
-
-
-def make_noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0.0, 1.0, (SIDE_PX, SIDE_PX)).astype(np.float32)
+NOISE = np.random.default_rng(0).normal(0, 1, (960, 960)).astype(np.float32)
 
 
-def test_noise_has_no_line_at_the_stride() -> None:
-    assert all(line_over_median(make_noise(seed), STRIDE_PX) < NOISE for seed in range(4))
+@pytest.fixture(scope="module")
+def generator():
+    """Small, untrained, and taking everything for damage."""
+    torch.manual_seed(0)
+    built = build_generator("detect-fill", {"detector_channels": [8] * 4, "filler_channels": [8] * 4}).eval()
+    built.detector.head.weight.data.zero_()
+    built.detector.head.bias.data.fill_(20.0)
+    return built
 
 
-def test_a_faint_seam_at_every_stride_is_a_line() -> None:
-    for axis in (0, 1):
-        seams = make_noise(0)
-        joints = np.arange(0, SIDE_PX, STRIDE_PX)
-        np.moveaxis(seams, axis, 0)[joints] *= 2.0
-        assert line_over_median(seams, STRIDE_PX) > 3 * NOISE
+def test_a_line_at_the_stride_stands_out_of_the_spectrum_noise_does_not():
+    assert line_over_median(NOISE, 192) < 30
+    lines = NOISE.copy()
+    lines[:, ::192] += 20
+    assert line_over_median(lines, 192) > 100
+    assert line_over_median(lines.T, 192) > 100
 
 
-def test_a_generator_that_sees_only_single_pixels_has_no_difference_between_grids() -> None:
-    class Inverts:
-        batch_size = 4
-        conditions: tuple[str, ...] = ()
+def test_a_photo_is_enlarged_to_a_square():
+    assert enlarge(data.coffee(), 500).shape == (500, 500, 3)
 
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
-            return (tiles.mean(dim=1, keepdim=True) > 0.5).float()
 
-        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
-            return 1.0 - tiles
+def test_two_grids_of_a_generator_that_looks_at_each_sample_alone_agree(generator):
+    generator.filler.head.weight.data.zero_()
+    photo = photo_of(enlarge(crop_sample("astronaut", 256), 448))
+    assert np.abs(difference_of_grids(photo, DeviceGenerator(generator, torch.device("cpu"), "float32"))).max() == 0.0
 
-    photo = photo_of(enlarge(data.astronaut(), 2 * TILE_PX))
-    assert np.abs(difference_of_grids(photo, Inverts())).max() <= 1.0
+
+def test_the_worst_of_several_photos_is_reported(generator, bank, monkeypatch):
+    monkeypatch.setattr("training.seams.SIDE_PX", 448)
+    on_device = DeviceGenerator(generator, torch.device("cpu"), "float32")
+    photos = [crop_sample("astronaut", 128), crop_sample("coffee", 128)]
+    one, two = (measure_seams(photos, bank, on_device, num_photos=number) for number in (1, 2))
+    assert one.keys() == {"mean_levels", "smooth_levels", "line_over_median"}
+    assert all(two[name] >= one[name] >= 0.0 for name in one)

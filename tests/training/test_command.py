@@ -1,0 +1,279 @@
+"""The command line, as it is typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restoration.release import read_release
+from restoration.restorer import Restorer
+from training import command
+from training.checkpoint import load_checkpoint
+from training.recipes import detect_fill_recipe
+
+from .conftest import names_for, write_photos
+from .small_recipes import RECIPES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMANDS = ["train", "evaluate", "publish", "preview", "run"]
+
+
+@pytest.fixture
+def training(monkeypatch, capsys):
+    """Runs `python -m training ...` in this process; returns exit code, standard output and standard error."""
+
+    def training(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+        try:
+            command.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return training
+
+
+@pytest.fixture
+def small_recipes(monkeypatch):
+    """Both recipes with networks of few channels, six steps each."""
+    for name, recipe in RECIPES.items():
+        monkeypatch.setitem(command.RECIPES, name, lambda num_photos, recipe=recipe: recipe)
+
+
+def error_line(error: str) -> str:
+    """The one line that standard error holds."""
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+# --- help and dry runs ------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(training):
+    code, output, _ = training("--help")
+    assert code == 0
+    assert all(name in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_explains_its_options(training, name):
+    code, output, _ = training(name, "--help")
+    assert code == 0
+    assert "--dry-run" in output
+    assert "Usage" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "PHOTOS", "--minutes", "3"], {"settings": {"max_seconds": 180.0, "device": "cpu"}}),
+        (
+            ["train", "PHOTOS", "--recipe", "pix2pix"],
+            {"recipe": {"name": "pix2pix", "l1": 10.0, "betas": [0.5, 0.999]}},
+        ),
+        (["train", "PHOTOS", "--damaged", "D"], {"data": {"damaged": "D", "overlays": None}}),
+        (["train", "PHOTOS", "--precision", "float32"], {"settings": {"precision": "torch.float32"}}),
+        (["run", "PHOTOS", "--seed", "9"], {"recipe": {"seed": 9}, "store": str(command.STORE)}),
+        (["evaluate", "PHOTOS", "--num-cases", "2"], {"num_cases": 2, "device": "cpu", "report": "runs/latest/report"}),
+        (["publish", "--run", "r"], {"run": "r", "report": "r/report"}),
+        (["preview", "--columns", "5"], {"columns": 5, "photos": None}),
+    ],
+)
+def test_a_dry_run_shows_the_resolved_settings_as_json_and_does_nothing(
+    training, photo_folder, tmp_path, monkeypatch, arguments, expected
+):
+    monkeypatch.chdir(tmp_path)
+    named = [str(photo_folder) if argument == "PHOTOS" else argument for argument in arguments]
+    device = [] if named[0] in ("publish", "preview") else ["--device", "cpu"]
+    code, output, _ = training(*named, *device, "--dry-run")
+    assert code == 0
+    shown = json.loads(output)
+    for name, value in expected.items():
+        found = {key: shown[name][key] for key in value} if isinstance(value, dict) else shown[name]
+        assert found == value
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_steps_factor_is_resolved_for_every_phase(training, photo_folder):
+    _, output, _ = training("train", photo_folder, "--steps-factor", "0.5", "--dry-run")
+    phases = json.loads(output)["recipe"]["phases"]
+    assert [phase["num_steps"] for phase in phases] == [phase.num_steps / 2 for phase in detect_fill_recipe(5).phases]
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_missing_is_one_line_and_exit_code_2(training, tmp_path):
+    code, _, error = training("train", tmp_path / "photos [old]")
+    assert code == 2
+    assert f"{tmp_path}/photos [old] is not a folder" in error_line(error)
+
+
+def test_an_empty_folder_is_one_line_and_exit_code_2(training, tmp_path):
+    code, _, error = training("train", tmp_path, "--run", tmp_path / "run", "--device", "cpu")
+    assert code == 2
+    assert "holds no photograph for train" in error_line(error)
+
+
+def test_a_run_without_a_checkpoint_is_one_line_and_exit_code_2(training, photo_folder, tmp_path):
+    for arguments in (["evaluate", photo_folder], ["publish"]):
+        code, _, error = training(*arguments, "--run", tmp_path, *(["--report", tmp_path] if arguments[1:] else []))
+        assert code == 2
+        assert "checkpoint.pt does not exist" in error_line(error)
+
+
+def test_a_damaged_checkpoint_is_one_line_and_exit_code_2(training, photo_folder, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"half of it")
+    code, _, error = training("evaluate", photo_folder, "--run", tmp_path, "--device", "cpu")
+    assert code == 2
+    assert "cannot be read" in error_line(error)
+
+
+def test_a_run_is_not_written_over(training, photo_folder, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"a day of work")
+    code, _, error = training("train", photo_folder, "--run", tmp_path, "--device", "cpu")
+    assert code == 2
+    assert "go on with --resume" in error_line(error)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"a day of work"
+
+
+def test_a_device_that_is_not_there_is_one_line_and_exit_code_2(training, photo_folder):
+    code, _, error = training("train", photo_folder, "--device", "cuda:99")
+    assert code == 2
+    error_line(error)
+
+
+def test_missing_lpips_weights_are_noticed(training, photo_folder, tmp_path):
+    code, _, error = training("evaluate", photo_folder, "--run", tmp_path, "--lpips-weights", tmp_path)
+    assert code == 2
+    assert "LPIPS" in error_line(error)
+
+
+def test_run_says_before_training_that_nothing_is_held_out(training, tmp_path):
+    write_photos(tmp_path / "photos", names_for("train", 3))
+    code, _, error = training("run", tmp_path / "photos", "--run", tmp_path / "run")
+    assert code == 2
+    assert "3 photographs, and none of them is among the 5% that are held out" in error_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_option_that_there_is_not_is_refused(training, photo_folder):
+    assert training("train", photo_folder, "--epochs", "3")[0] == 2
+    assert training("train", photo_folder, "--recipe", "diffusion")[0] == 2
+    assert training("train", photo_folder, "--minutes", "-1")[0] == 2
+
+
+# --- in a process of its own ------------------------------------------------------------------------------------------
+
+
+def test_sigterm_leaves_a_checkpoint_and_resume_goes_on(paired_folders, tmp_path):
+    """The default recipe with its full networks, on paired folders, as `docker stop` would end it."""
+    damaged, clean = paired_folders
+    options = ["--damaged", damaged, "--run", tmp_path, "--device", "cpu"]
+    arguments = [sys.executable, "-m", "training", "train", clean, *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(arguments, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "curves", process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    stopped_at = load_checkpoint(tmp_path)["step"]
+    assert f"stopped at step {stopped_at} of" in error
+    resumed = subprocess.run(
+        [*arguments, "--resume", "--minutes", "0"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert load_checkpoint(tmp_path)["step"] == stopped_at + 1
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- from photographs to a release ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_recipes")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_train_stops_and_goes_on(training, photo_folder, tmp_path, recipe):
+    options = ["--recipe", recipe, "--run", tmp_path, "--device", "cpu"]
+    assert training("train", photo_folder, *options, "--minutes", "0")[0] == 0
+    assert load_checkpoint(tmp_path)["step"] == 1
+    code, _, error = training("train", photo_folder, *options, "--resume")
+    assert code == 0
+    assert "finished at step 6 of 6" in error
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts.keys() == {"device", "data_fingerprint"}
+
+
+@pytest.mark.usefixtures("small_recipes")
+def test_run_trains_evaluates_and_publishes_in_one(training, photo_folder, tmp_path):
+    """On anybody's photographs, without any overlay file."""
+    run, store = tmp_path / "run", tmp_path / "store"
+    code, _, error = training(
+        "run", photo_folder, "--run", run, "--model-store", store, "--num-cases", "1", "--device", "cpu"
+    )
+    assert code == 0, error
+    assert "published release 0001" in error
+    report = run / "report"
+    scores = json.loads((report / "evaluation.json").read_text())["scores"]
+    assert scores.keys() == {"nothing", "telea, true mask", "detect-fill", "detect-fill, true mask"}
+    assert "mixtures" in scores["detect-fill"]
+    assert "| detect-fill |" in (report / "evaluation.md").read_text()
+    with Image.open(report / "contact_sheet.png") as sheet:
+        assert sheet.height > 6 * 256
+    release = read_release(store, "0001")
+    assert {"report/evaluation.json", "report/contact_sheet.png"} <= release.manifest.files.keys()
+    assert Restorer.load(release, device="cpu").release.version == "0001"
+
+
+@pytest.mark.usefixtures("small_recipes")
+def test_two_runs_of_one_recipe_are_compared_side_by_side(training, photo_folder, tmp_path):
+    runs = [tmp_path / "before", tmp_path / "after"]
+    for run in runs:
+        assert training("train", photo_folder, "--recipe", "pix2pix", "--run", run, "--device", "cpu")[0] == 0
+    options = ["--run", runs[1], "--baseline", runs[0], "--num-cases", "1", "--device", "cpu"]
+    assert training("evaluate", photo_folder, *options)[0] == 0
+    scores = json.loads((runs[1] / "report" / "evaluation.json").read_text())["scores"]
+    assert scores.keys() == {"nothing", "telea, true mask", "pix2pix", "pix2pix, after"}
+
+
+@pytest.mark.parametrize("with_folders", [False, True])
+def test_preview_draws_a_row_a_family_with_or_without_folders(
+    training, photo_folder, overlay_folder, tmp_path, with_folders
+):
+    output = tmp_path / "sheets" / "damage.png"
+    folders = [photo_folder, "--overlays", overlay_folder] if with_folders else []
+    code, _, error = training("preview", *folders, "--output", output, "--columns", "2", "--crop-px", "64")
+    assert code == 0
+    assert str(output) in error.replace("\n", "")
+    num_families = 8 if with_folders else 5
+    with Image.open(output) as sheet:
+        assert sheet.size == (90 + 2 * 68, (num_families + 2) * 68)  # and mixtures, and their masks
+        masks = np.asarray(sheet)[-68:-4, 90:154]
+        assert set(np.unique(masks)) <= {0, 255}
+
+
+def test_the_fingerprint_tells_folders_apart(photo_folder, paired_folders, overlay_folder):
+    fingerprints = [
+        command.Data(photo_folder, None, None),
+        command.Data(photo_folder, None, overlay_folder),
+        command.Data(paired_folders[1], paired_folders[0], None),
+    ]
+    assert len({data.fingerprint() for data in fingerprints}) == 3
+    assert command.Data(photo_folder, None, None).fingerprint() == fingerprints[0].fingerprint()
