@@ -66,9 +66,12 @@ def read_photo(path: Path, short_side_px: int | None = None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CropConfig:
-    """How crops are taken: the cut's side over the crop's side, below 1 is enlarged as a fine scan of soft film is."""
+    """How crops are taken."""
 
     zoom: tuple[float, float] = (0.45, 1.8)
+    """The cut's side over the crop's; below 1 it is enlarged, as a fine scan of soft film is."""
+    is_whole: bool = False
+    """The whole photo is resized to the crop's size, whatever its shape, as the original does; no zoom then."""
 
 
 def sample_crops(
@@ -81,6 +84,8 @@ def sample_crops(
 
 def sample_crop(photo: np.ndarray, crop_px: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:
     """photo: (H, W, C) uint8; returns (crop_px, crop_px, C) uint8."""
+    if config.is_whole:
+        return turn(_resize(photo, crop_px), int(rng.integers(8)))
     side_px = round(crop_px * np.exp(rng.uniform(np.log(config.zoom[0]), np.log(config.zoom[1]))))
     side_px = min(max(8, side_px), *photo.shape[:2])
     top, left = (int(rng.integers(0, extent - side_px + 1)) for extent in photo.shape[:2])
@@ -91,8 +96,8 @@ def sample_crop(photo: np.ndarray, crop_px: int, config: CropConfig, rng: np.ran
 
 
 def _resize(picture: np.ndarray, side_px: int) -> np.ndarray:
-    """picture: (S, S, C) uint8. Three channels at a time: OpenCV takes at most four, and a stacked pair has six."""
-    interpolation = cv2.INTER_AREA if picture.shape[0] > side_px else cv2.INTER_CUBIC
+    """picture: (H, W, C) uint8. Three channels at a time: OpenCV takes at most four, and a stacked pair has six."""
+    interpolation = cv2.INTER_AREA if min(picture.shape[:2]) > side_px else cv2.INTER_CUBIC
     thirds = [picture[..., first : first + 3] for first in range(0, picture.shape[2], 3)]
     return np.concatenate(
         [cv2.resize(each, (side_px, side_px), interpolation=interpolation) for each in thirds], axis=2

@@ -69,6 +69,7 @@ def pix2pix_recipe(num_photos: int) -> Recipe:
         name="pix2pix",
         generator=Pix2PixConfig(),
         phases=(Phase("pix2pix", 50 * steps_per_epoch, num_crops=8, crop_px=256, learning_rate=2e-4, adversarial=1.0),),
+        crops=CropConfig(is_whole=True),
     )
 
 

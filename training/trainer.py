@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Trainer:
         started = time.monotonic()
         before = self.trained_seconds
         self.settings.folder.mkdir(parents=True, exist_ok=True)
-        with self._stop_on_sigterm(), self._open_curves() as writer, _progress(self.recipe.num_steps) as show:
+        with self._stop_on_signals(), self._open_curves() as writer, _progress(self.recipe.num_steps) as show:
             for phase, first, end in spans(self.recipe):
                 if self.step >= end:
                     continue
@@ -102,7 +102,7 @@ class Trainer:
         is_mixed = self.settings.precision != torch.float32
         with torch.autocast(device.type, dtype=self.settings.precision, enabled=is_mixed):
             losses = run_step(self.generator, self.discriminator, pairs, phase, self.recipe, rng)
-        self._check_finite(losses)
+        self._expect_finite({**losses.shown, "the total loss": losses.generator})
         part = trained_part(self.generator, phase)
         self._update(generator_optimiser, losses.generator, part, rate)
         if losses.discriminator is not None:
@@ -115,15 +115,14 @@ class Trainer:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.recipe.max_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.recipe.max_gradient_norm)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.recipe.max_gradient_norm or math.inf)
+        self._expect_finite({"the gradient": norm})
         optimiser.step()
 
-    def _check_finite(self, losses: StepLosses) -> None:
-        bad = [name for name, loss in losses.shown.items() if not torch.isfinite(loss)]
-        if bad or not torch.isfinite(losses.generator):
+    def _expect_finite(self, values: Mapping[str, Tensor]) -> None:
+        if bad := [name for name, value in values.items() if not torch.isfinite(value)]:
             raise LossNotFinite(
-                f"step {self.step}: {', '.join(bad) or 'the total loss'} is not finite (batch seed "
+                f"step {self.step}: {', '.join(bad)} is not finite (batch seed "
                 f"{batch_seed(self.recipe.seed, self.step)}); the last checkpoint is whole: look at that batch, or "
                 "train anew with a lower learning rate"
             )
@@ -180,15 +179,21 @@ class Trainer:
         return self._stop_requested or (limit is not None and elapsed_seconds >= limit)
 
     @contextmanager
-    def _stop_on_sigterm(self) -> Iterator[None]:
-        def request_stop(_signal: int, _frame: FrameType | None) -> None:
-            self._stop_requested = True
+    def _stop_on_signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C stop after the step under way, with a checkpoint; a second one stops at once."""
+        before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
 
-        before = signal.signal(signal.SIGTERM, request_stop)
+        def request_stop(number: int, _frame: FrameType | None) -> None:
+            self._stop_requested = True
+            signal.signal(number, before[signal.Signals(number)])
+
+        for each in before:
+            signal.signal(each, request_stop)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     def save(self) -> None:
         state: dict[str, Any] = {

@@ -100,3 +100,14 @@ def test_there_are_eight_orientations_and_crops_take_them_all():
     rng = np.random.default_rng(0)
     seen = {sample_crop(photo, 16, CropConfig(zoom=(1.0, 1.0)), rng).tobytes() for _ in range(100)}
     assert len(seen) == 8
+
+
+def test_the_whole_photo_is_resized_where_the_recipe_says_so() -> None:
+    """Left half black, right half white, twice as wide as high: every orientation of the square shows both halves."""
+    photo = np.zeros((40, 80, 3), np.uint8)
+    photo[:, 40:] = 255
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        crop = sample_crop(photo, 32, CropConfig(is_whole=True), rng)
+        assert crop.shape == (32, 32, 3)
+        assert abs(crop.mean() - 127.5) < 8
