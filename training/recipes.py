@@ -1,5 +1,6 @@
 """Recipes: what is trained, in which order, with which figures. The original's, and ours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from training.discriminator import PatchGANConfig
 from training.photos import CropConfig
 
 PhaseName = Literal["detector", "filler", "pix2pix"]
+RecipeName = Literal["detect-fill", "pix2pix"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ LATE_WEIGHTS = {
     "holes": 0.7,
 }
 
-RECIPES = {"detect-fill": detect_fill_recipe, "pix2pix": pix2pix_recipe}
+RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {"detect-fill": detect_fill_recipe, "pix2pix": pix2pix_recipe}
 
 
 def scale_steps(recipe: Recipe, factor: float) -> Recipe:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from restoration.release import read_release
 from restoration.restorer import Restorer
-from training import command, seams
+from training import command, jobs, seams
 from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
 from training.recipes import detect_fill_recipe
@@ -48,9 +48,10 @@ def training(monkeypatch, capsys):
 def small_sizes(monkeypatch):
     """Networks of few channels, phases of few steps, a bank of few overlays."""
     for name, recipe in RECIPES.items():
-        monkeypatch.setitem(command.RECIPES, name, lambda num_photos, recipe=recipe: recipe)
+        monkeypatch.setitem(jobs.RECIPES, name, lambda num_photos, recipe=recipe: recipe)
     small = {"side_px": 96, "num_per_family": 6}
-    monkeypatch.setattr(command, "build_bank", lambda split, **options: build_bank(split, **(options | small)))
+    for module in (command, jobs):
+        monkeypatch.setattr(module, "build_bank", lambda split, **options: build_bank(split, **(options | small)))
     monkeypatch.setattr(seams, "SIDE_PX", 448)
 
 
@@ -237,7 +238,7 @@ def test_run_trains_evaluates_and_publishes_in_one(training, photo_folder, tmp_p
         for phase in DETECT_FILL.phases[:2]
     ]
     trained = dataclasses.replace(DETECT_FILL, phases=tuple(phases))
-    monkeypatch.setitem(command.RECIPES, "detect-fill", lambda num_photos: trained)
+    monkeypatch.setitem(jobs.RECIPES, "detect-fill", lambda num_photos: trained)
     run, store = tmp_path / "run", tmp_path / "store"
     code, _, error = training(
         "run", photo_folder, "--run", run, "--model-store", store, "--num-cases", "1", "--device", "cpu"
@@ -286,9 +287,9 @@ def test_preview_draws_a_row_a_family_with_or_without_folders(
 
 def test_the_fingerprint_tells_folders_apart(photo_folder, paired_folders, overlay_folder):
     fingerprints = [
-        command.Data(photo_folder, None, None),
-        command.Data(photo_folder, None, overlay_folder),
-        command.Data(paired_folders[1], paired_folders[0], None),
+        jobs.Data(photo_folder, None, None),
+        jobs.Data(photo_folder, None, overlay_folder),
+        jobs.Data(paired_folders[1], paired_folders[0], None),
     ]
     assert len({data.fingerprint() for data in fingerprints}) == 3
-    assert command.Data(photo_folder, None, None).fingerprint() == fingerprints[0].fingerprint()
+    assert jobs.Data(photo_folder, None, None).fingerprint() == fingerprints[0].fingerprint()
