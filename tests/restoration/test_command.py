@@ -101,7 +101,7 @@ def test_nothing_is_overwritten_unless_told_to(release, run, old, tmp_path):
     assert code == 2
     assert "exists already" in err
     assert old.read_bytes() == before
-    assert run(old, old, "--overwrite")[0] == 0
+    assert run(old, old, "--overwrite", "--sensitivity", "1")[0] == 0
     assert old.read_bytes() != before
     assert {path.name for path in tmp_path.iterdir()} == {"old.jpg", "model_store"}
 

@@ -112,7 +112,9 @@ def test_protect_forbids_what_was_found(mode):
     samples, scratch = scratched()
     protect = np.zeros(scratch.shape, bool)
     protect[:200] = True
-    restoration = restore_photo(photo_of(samples), WhiteIsDamage(), RestoreOptions(mode=mode, protect=protect))
+    restoration = restore_photo(
+        photo_of(samples), WhiteIsDamage(), RestoreOptions(mode=mode, sensitivity=0.9, protect=protect)
+    )
     assert np.array_equal(restoration.samples[:200], samples[:200])
     assert restoration.mask[200:].any()
 
@@ -150,7 +152,7 @@ def test_a_grey_photo_stays_grey():
 def test_alpha_is_never_written(mode):
     alpha = np.arange(300 * 300, dtype=np.uint8).reshape(300, 300, 1)
     samples = np.concatenate([scratched(300, 300)[0], alpha], axis=2)
-    restoration = restore_photo(photo_of(samples), WhiteIsDamage(), RestoreOptions(mode=mode))
+    restoration = restore_photo(photo_of(samples), WhiteIsDamage(), RestoreOptions(mode=mode, sensitivity=0.9))
     assert restoration.mask.any()
     assert np.array_equal(restoration.samples[:, :, 3:], alpha)
 
@@ -184,9 +186,9 @@ def test_resize_does_not_lose_a_hairline_that_the_user_marked():
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_the_batch_size_does_not_change_a_byte(precision):
-    photo = photo_of(scratched(500, 700)[0])
+    photo, options = photo_of(scratched(500, 700)[0]), RestoreOptions(sensitivity=1.0)
     results = [
-        restore_photo(photo, DeviceGenerator(make_generator(), CPU, precision, batch_size=batch_size))
+        restore_photo(photo, DeviceGenerator(make_generator(), CPU, precision, batch_size=batch_size), options)
         for batch_size in (1, 3, 8)
     ]
     assert results[0].mask.any()
