@@ -33,6 +33,7 @@ from restoration.masks import threshold_damage
 from restoration.passes import Pass, ResizePass, TilePass
 from restoration.photo import Photo
 from restoration.release import Release, list_releases, load_generator, read_release
+from restoration.toning import view_for_detection
 
 Mode = Literal["auto", "tile", "resize"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -111,7 +112,7 @@ def restore_photo(
     seconds: dict[str, float] = {}
     colour = photo.colour()
     with _timed(seconds, "detect"):
-        damage_map = one_pass.detect(colour)
+        damage_map = one_pass.detect(view_for_detection(colour))
     with _timed(seconds, "mask"):
         mask = decide_mask(damage_map, options)
     see_through = decide_see_through(mask, options)
