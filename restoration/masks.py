@@ -6,11 +6,11 @@ from scipy import ndimage
 from restoration.errors import InvalidOption
 
 SENSITIVITIES = (0.0, 0.5, 1.0)
-HIGH_THRESHOLDS = (0.98, 0.90, 0.10)
+HIGH_THRESHOLDS = (0.99, 0.95, 0.10)
 """Damage of at least this certainty is damage, at the sensitivities above and between them. The middle was chosen for
 release 0001 on photographs of its training with held-out damage: lower harms clean photos more than it finds, higher
 gives up strokes and holes."""
-LOW_THRESHOLDS = (0.85, 0.50, 0.04)
+LOW_THRESHOLDS = (0.85, 0.60, 0.04)
 """Damage of at least this certainty is damage if it is connected to certain damage."""
 GROW_PX = 1
 """The mask is widened by this much, so that the soft edge of a scratch is not left as a halo."""

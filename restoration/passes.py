@@ -156,7 +156,7 @@ def _to_one_tile(colour: np.ndarray) -> np.ndarray:
 def _resize(samples: np.ndarray, size_px: tuple[int, ...], resampling: Image.Resampling) -> np.ndarray:
     """samples: (H, W) or (H, W, 3) uint8; size_px: height, width."""
     height_px, width_px = size_px
-    return np.asarray(Image.fromarray(samples).resize((width_px, height_px), resampling))
+    return np.array(Image.fromarray(samples).resize((width_px, height_px), resampling))
 
 
 def _mask_of_one_tile(mask: np.ndarray) -> np.ndarray:

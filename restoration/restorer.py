@@ -33,7 +33,7 @@ from restoration.masks import threshold_damage
 from restoration.passes import Pass, ResizePass, TilePass
 from restoration.photo import Photo
 from restoration.release import Release, list_releases, load_generator, read_release
-from restoration.toning import view_for_detection
+from restoration.toning import Tone, find_tone
 
 Mode = Literal["auto", "tile", "resize"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -112,11 +112,12 @@ def restore_photo(
     seconds: dict[str, float] = {}
     colour = photo.colour()
     with _timed(seconds, "detect"):
-        damage_map = one_pass.detect(view_for_detection(colour))
+        tone = find_tone(colour)
+        damage_map = one_pass.detect(tone.to_grey(colour) if tone else colour)
     with _timed(seconds, "mask"):
         mask = decide_mask(damage_map, options)
     see_through = decide_see_through(mask, options)
-    samples = _write_damaged(photo, colour, mask, see_through, one_pass, seconds) if mask.any() else photo.samples
+    samples = _write_damaged(photo, colour, mask, see_through, tone, one_pass, seconds) if mask.any() else photo.samples
     return Restoration(samples, damage_map, mask, seconds)
 
 
@@ -143,11 +144,14 @@ def _write_damaged(
     colour: np.ndarray,
     mask: np.ndarray,
     see_through: np.ndarray,
+    tone: Tone | None,
     one_pass: Pass,
     seconds: dict[str, float],
 ) -> np.ndarray:
     with _timed(seconds, "fill"):
         filled = one_pass.fill(colour, mask, see_through)
+        if tone:
+            tone.lay_on(filled, mask)
     with _timed(seconds, "compose"):
         return photo.with_colour(filled, mask)
 

@@ -78,9 +78,9 @@ def pix2pix_recipe(num_photos: int) -> Recipe:
 def detect_fill_recipe(num_photos: int) -> Recipe:
     """Ours: detector and filler, small crops first, 256 px last; the discriminator joins when the filler can fill.
 
-    Lengths are fixed in steps, not epochs: damage is drawn anew for every crop, so no crop is ever seen twice. The last
-    phase of the detector sees more clean photos and fewer soft stains, and counts every sample alike: before it, bright
-    collars and half-lit faces were taken for holes.
+    Lengths are fixed in steps, not epochs: damage is drawn anew for every crop, so no crop is ever seen twice. The late
+    phases of the detector see more and more clean photos and fewer soft stains, and count every sample alike: before
+    them, bright collars and half-lit faces were taken for holes.
     """
     small = Phase("detector", 13_000, num_crops=16, crop_px=128, learning_rate=1e-3, warm_up_steps=300, decays=True)
     large = Phase("detector", 3_000, num_crops=8, crop_px=256, learning_rate=2e-4, warm_up_steps=100, decays=True)
@@ -90,6 +90,12 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
         learning_rate=5e-4,
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.3, 0.4, 0.2, 0.1)),
         samples_count_alike=True,
+    )
+    sober = replace(
+        strict,
+        num_steps=3_000,
+        learning_rate=2e-4,
+        damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.45, 0.35, 0.15, 0.05)),
     )
     fill = Phase("filler", 4_200, num_crops=16, crop_px=128, learning_rate=6e-4, warm_up_steps=300, decays=True)
     judged = Phase(
@@ -117,7 +123,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     return Recipe(
         name="detect-fill",
         generator=DetectFillConfig(),
-        phases=(small, large, fill, judged, strict, fill_large, judged_large),
+        phases=(small, large, fill, judged, strict, fill_large, judged_large, sober),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
         ema_decay=0.999,

@@ -25,15 +25,15 @@ def test_certain_damage_is_masked_at_any_sensitivity():
 
 def test_the_faint_stretch_of_a_certain_scratch_survives():
     damage_map = empty_map()
-    damage_map[50, 10:40] = 240
-    damage_map[50, 40:90] = 140
+    damage_map[50, 10:40] = 250
+    damage_map[50, 40:90] = 160
     assert threshold_damage(damage_map)[50, 10:90].all()
 
 
 def test_a_faint_island_does_not_survive():
     damage_map = empty_map()
-    damage_map[50, 10:40] = 240
-    damage_map[20, 10:40] = 140
+    damage_map[50, 10:40] = 250
+    damage_map[20, 10:40] = 160
     mask = threshold_damage(damage_map)
     assert mask[50, 10:40].all()
     assert not mask[:40].any()
@@ -42,7 +42,7 @@ def test_a_faint_island_does_not_survive():
 def test_a_scratch_holds_together_across_corners():
     damage_map = empty_map()
     rows, columns = line(5, 5, 95, 70)
-    damage_map[rows, columns] = 140
+    damage_map[rows, columns] = 160
     damage_map[5, 5] = 255
     assert threshold_damage(damage_map)[rows, columns].all()
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageOps
 from skimage import data
 
-from restoration.toning import is_toned, view_for_detection
+from restoration.toning import find_tone
 
 
 def sepia_print() -> np.ndarray:
@@ -14,8 +14,9 @@ def sepia_print() -> np.ndarray:
 
 def test_a_sepia_print_is_seen_in_grey() -> None:
     toned = sepia_print()
-    assert is_toned(toned)
-    view = view_for_detection(toned)
+    tone = find_tone(toned)
+    assert tone
+    view = tone.to_grey(toned)
     assert view.shape == toned.shape
     assert view.dtype == np.uint8
     assert (view == view[:, :, :1]).all()
@@ -26,20 +27,41 @@ def test_a_sepia_print_is_seen_in_grey() -> None:
 def test_a_sepia_print_with_grain_and_a_few_white_scratches_is_still_one() -> None:
     toned = sepia_print().astype(int) + np.random.default_rng(0).normal(0, 2, (512, 512, 3)).astype(int)
     toned[:, 100:104] = 255
-    assert is_toned(np.clip(toned, 0, 255).astype(np.uint8))
+    assert find_tone(np.clip(toned, 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("photo", [data.astronaut(), data.coffee(), data.chelsea()], ids=["astronaut", "coffee", "cat"])
-def test_a_colour_photo_is_seen_as_it_is(photo: np.ndarray) -> None:
-    assert not is_toned(photo)
-    assert view_for_detection(photo) is photo
+def test_a_colour_photo_has_no_tone(photo: np.ndarray) -> None:
+    assert find_tone(photo) is None
 
 
-def test_a_grey_photo_is_seen_as_it_is() -> None:
+def test_a_grey_photo_is_seen_as_it_is_and_stays_grey() -> None:
     grey = np.repeat(data.camera()[:, :, None], 3, axis=2)
-    assert view_for_detection(grey) is grey
+    tone = find_tone(grey)
+    assert tone
+    assert tone.to_grey(grey) is grey
+    painted = np.full_like(grey, (200, 150, 190))
+    tone.lay_on(painted, np.ones(grey.shape[:2], bool))
+    assert (painted == painted[:, :, :1]).all()
 
 
-def test_a_single_pixel_has_no_tone_to_take_away() -> None:
+def test_paint_takes_on_the_tone_of_the_print_under_the_mask_alone() -> None:
+    toned = sepia_print()
+    tone = find_tone(toned)
+    assert tone
+    painted = np.repeat(data.camera()[:, :, None], 3, axis=2)
+    grey, mask = painted.copy(), np.zeros(painted.shape[:2], bool)
+    mask[100:300, 50:200] = True
+    tone.lay_on(painted, mask)
+    assert np.array_equal(painted[~mask], grey[~mask])
+    red, _, blue = (painted[mask][:, each].astype(int) for each in range(3))
+    assert (red > blue).mean() > 0.95
+    luma = np.asarray(Image.fromarray(painted).convert("L")).astype(int)
+    assert np.abs(luma - grey[:, :, 0])[mask].max() <= 3
+
+
+def test_a_photo_of_one_pixel_is_in_one_tone() -> None:
     pixel = np.array([[[200, 100, 50]]], np.uint8)
-    assert view_for_detection(pixel).shape == (1, 1, 3)
+    tone = find_tone(pixel)
+    assert tone
+    assert tone.to_grey(pixel).shape == (1, 1, 3)
