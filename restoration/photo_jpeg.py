@@ -133,12 +133,15 @@ def _read_traits(file: JpegImagePlugin.JpegImageFile, segments: bytes) -> JpegTr
     while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder gives its last table to all further components
         tables.pop()
     subsampling = JpegImagePlugin.get_sampling(file)
+    is_stored_as_rgb = _is_stored_as_rgb(file)
+    if (subsampling < 0 and file.mode != "L") or is_stored_as_rgb:  # libjpeg writes RGB at full resolution only
+        subsampling = 0
     density = (file.info["jfif_unit"], *file.info["jfif_density"]) if "jfif_density" in file.info else None
     return JpegTraits(
         quantisation_tables=tuple(tables),
-        subsampling=0 if subsampling < 0 and file.mode != "L" else subsampling,
+        subsampling=subsampling,
         is_progressive="progressive" in file.info,
-        is_stored_as_rgb=_is_stored_as_rgb(file),
+        is_stored_as_rgb=is_stored_as_rgb,
         segments=segments,
         density=density,
     )

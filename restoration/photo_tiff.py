@@ -34,6 +34,7 @@ from restoration.photo_tags import (
     read_tags,
 )
 
+_NEW_SUBFILE_TYPE = 254
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT, _EXTRA_SAMPLES, _PREDICTOR = 258, 259, 262, 339, 338, 317
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
@@ -50,7 +51,16 @@ _DESCRIPTIVE_TAGS = frozenset(
 )
 _KEPT_TAGS = _DESCRIPTIVE_TAGS | {_XMP, _IPTC, _PHOTOSHOP, _ICC}
 _LAYOUT_TAGS = frozenset(
-    (_BITS, _COMPRESSION, _SAMPLE_FORMAT, _EXTRA_SAMPLES, _PREDICTOR, _STRIP_OFFSETS, _TILE_OFFSETS)
+    (
+        _NEW_SUBFILE_TYPE,
+        _BITS,
+        _COMPRESSION,
+        _SAMPLE_FORMAT,
+        _EXTRA_SAMPLES,
+        _PREDICTOR,
+        _STRIP_OFFSETS,
+        _TILE_OFFSETS,
+    )
 )
 _LOSSLESS = {
     1: "raw",
@@ -136,6 +146,11 @@ def _check_layout(layout: Tags) -> None:
     if not {_STRIP_OFFSETS, _TILE_OFFSETS} & layout.keys():
         raise PhotoUndecodable(
             "the TIFF's directory names no picture: it is truncated or damaged; send it again, whole"
+        )
+    if _numbers(layout, _NEW_SUBFILE_TYPE, (0,))[0] & 1:
+        raise UnsupportedPhoto(
+            "the TIFF's first picture is a reduced copy, as in raw camera files, and the photo itself is elsewhere "
+            "in the file; convert it to a plain TIFF"
         )
     for pieces in (layout.get(_STRIP_OFFSETS), layout.get(_TILE_OFFSETS)):
         if isinstance(pieces, Tag) and pieces.num_values > _MAX_PIECES:

@@ -9,6 +9,7 @@ ServiceError
 │   ├── QueueFull              as many requests as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
 │   └── Draining               the service is about to stop
+├── UploadTooSlow              the body did not arrive in time
 └── DeadlineExceeded           the answer took longer than the limit
 
 The errors of the domain are in `restoration/errors.py`.
@@ -82,6 +83,10 @@ class Draining(Unavailable):
     """The service finishes what it has and then stops."""
 
 
+class UploadTooSlow(ServiceError):
+    """The body did not arrive in time."""
+
+
 class DeadlineExceeded(ServiceError):
     """The answer took longer than the limit."""
 
@@ -104,6 +109,7 @@ INTERNAL_ERROR = ProblemKind(500, "internal-error", "The service failed")
 
 PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     BadUpload: ProblemKind(400, "bad-upload", "The body is not an upload that can be read"),
+    UploadTooSlow: ProblemKind(408, "upload-too-slow", "The body did not arrive in time"),
     WrongRelease: ProblemKind(409, "wrong-release", "Another release is active"),
     UploadTooLarge: ProblemKind(413, "upload-too-large", "The body has too many bytes"),
     UnsupportedFormat: ProblemKind(415, "unsupported-format", "The format is not on the list"),

@@ -51,7 +51,10 @@ class Releases:
     async def watch(self) -> None:
         """Returns once a release is active."""
         while self.active is None:
-            await call_in(self._inference, self.load_newest)
+            try:
+                await call_in(self._inference, self.load_newest)
+            except Exception:  # the watch must outlive whatever a look at the store raises
+                log.exception("the model store could not be looked at")
             if self.active is None:
                 await asyncio.sleep(self._settings.store_poll_seconds)
 
@@ -72,8 +75,11 @@ class Releases:
         return [version for version in self.present() if pinned in (None, version)]
 
     def _try_to_load(self, version: str) -> bool:
-        path = self._settings.model_store / version
-        fingerprint = fingerprint_of(path)
+        try:
+            fingerprint = fingerprint_of(self._settings.model_store / version)
+        except OSError:  # it is being written or removed this moment: the next look will tell
+            self.refused[version] = "its files cannot be read"
+            return False
         if self._refused_as.get(version) == fingerprint:
             return False
         try:
@@ -82,6 +88,7 @@ class Releases:
         except Exception as error:
             self._refused_as[version] = fingerprint
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
+            self._metrics.releases_refused.inc()
             log.warning("release refused", version=version, reason=self.refused[version])
             return False
         return True

@@ -1,5 +1,6 @@
 """The calls. What they refuse is in `errors.py`, what they understand in `answers.RestoreQuery` and `uploads.py`."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,9 +11,10 @@ from pydantic import BaseModel
 from restoration.photo import MEDIA_TYPES
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining
+from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
 from service.restoring import Restored, Timing
-from service.uploads import FORM_FIELDS, read_upload
+from service.settings import Settings
+from service.uploads import FORM_FIELDS, Upload, UploadShare, read_upload
 
 router = APIRouter()
 metrics_router = APIRouter()
@@ -79,18 +81,33 @@ RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     "/restore",
     summary="Restore a photo",
     response_class=Response,
-    responses=RESTORED_DESCRIPTION | problem_responses(400, 409, 413, 415, 422, 503, 504),
+    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": UPLOAD_DESCRIPTION},
 )
 async def restore(request: Request, query: Annotated[RestoreQuery, Query()], context: Context) -> Response:
-    """The photo at its own resolution and in its own format; only damaged pixels differ."""
+    """The photo at its own resolution and in its own format; only what was taken for damage is painted.
+
+    In PNG, TIFF and lossless WebP every other sample keeps its value; a JPEG or lossy WebP in which anything changed is
+    encoded anew as a whole.
+    """
     check_answerable(query)
     restorer = context.releases.restorer(query.release)
     context.queue.check_open()
     with context.upload_budget.share() as share:
-        upload = await read_upload(request, context.settings.max_upload_bytes, share)
+        upload = await read_in_time(request, context.settings, share)
         restored = await context.queue.restore(restorer, upload, query)
     return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version))
+
+
+async def read_in_time(request: Request, settings: Settings, share: UploadShare) -> Upload:
+    """A sender that stalls must not hold its share of the memory for ever. Raises UploadTooSlow."""
+    try:
+        async with asyncio.timeout(settings.upload_timeout_seconds):
+            return await read_upload(request, settings.max_upload_bytes, share)
+    except TimeoutError as error:
+        raise UploadTooSlow(
+            f"the body did not arrive within {settings.upload_timeout_seconds:g} seconds; send it again"
+        ) from error
 
 
 def restored_headers(restored: Restored, version: str) -> dict[str, str]:

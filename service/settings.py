@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         ge=1,
         description="photos held decoded at once: one being restored, the others on their way in or out",
     )
+    upload_timeout_seconds: float = Field(
+        default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"
+    )
     deadline_seconds: float = Field(
         default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
     )

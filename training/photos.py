@@ -53,10 +53,8 @@ def read_photo(path: Path, short_side_px: int | None = None) -> np.ndarray:
     """(H, W, 3) uint8, upright, made smaller if its short side is longer than asked for."""
     try:
         with Image.open(path) as image:
-            if short_side_px is not None:
-                image.draft("RGB", (short_side_px, short_side_px))
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a photograph ({error}); repair it or take it out") from error
     if short_side_px is not None and (scale := short_side_px / min(upright.size)) < 1.0:
         size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))

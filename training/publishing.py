@@ -45,7 +45,7 @@ figures.
 
 ## Train your own
 
-    python -m training run FOLDER_OF_YOUR_PHOTOGRAPHS
+    .venv/bin/python -m training run FOLDER_OF_YOUR_PHOTOGRAPHS
 
 trains, evaluates and publishes a release from your own photographs, with damage drawn onto them.
 """

@@ -7,13 +7,12 @@ spectrum at the tiles' stride.
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from restoration.device import TileGenerator
 from restoration.passes import OVERLAP_PX, TILE_PX
 from restoration.photo import Photo
 from restoration.restorer import restore_photo
-from training.cases import make_case
+from training.cases import make_case, photo_of
 from training.overlays import OverlayBank
 
 STRIDE_PX = TILE_PX - OVERLAP_PX
@@ -21,12 +20,14 @@ NUM_STRIDES = 5
 SIDE_PX = STRIDE_PX * NUM_STRIDES + TILE_PX
 """A photo of so many tiles a side; its spectrum is taken over a whole number of strides, so that a line has a bin."""
 NUM_HARMONICS = 4
+CORNER_PX = 293
+"""A prime, so that what is mirrored has no period in common with the tiles."""
 
 
 def measure_seams(
     photos: Sequence[np.ndarray], bank: OverlayBank, generator: TileGenerator, *, num_photos: int = 3
 ) -> dict[str, float]:
-    """Worst over a few photos, enlarged to many tiles and damaged; levels are of 0 to 255.
+    """Worst over a few damaged photos, mirrored until they are many tiles wide; levels are of 0 to 255.
 
     `mean_levels`: mean absolute difference; `smooth_levels`: the largest difference of 9 x 9 means, what an eye could
     see; `line_over_median`: power of the difference's profile at the stride's frequency and its harmonics over the
@@ -34,8 +35,8 @@ def measure_seams(
     """
     worst = {"mean_levels": 0.0, "smooth_levels": 0.0, "line_over_median": 0.0}
     for index, photo in enumerate(photos[:num_photos]):
-        case = make_case(enlarge(photo, SIDE_PX), f"photo {index}", "mixtures", bank, seed=7_000 + index)
-        difference = difference_of_grids(case.photo(), generator)
+        case = make_case(photo, f"photo {index}", "mixtures", bank, seed=7_000 + index)
+        difference = difference_of_grids(photo_of(mirror(case.damaged, SIDE_PX)), generator)
         found = {
             "mean_levels": float(np.abs(difference).mean()),
             "smooth_levels": float(np.abs(_box_mean(difference)).max()),
@@ -45,11 +46,11 @@ def measure_seams(
     return worst
 
 
-def enlarge(photo: np.ndarray, side_px: int) -> np.ndarray:
-    """(H, W, 3) uint8 to (side_px, side_px, 3): its largest square, enlarged."""
-    side = min(photo.shape[:2])
-    square = Image.fromarray(np.ascontiguousarray(photo[:side, :side]))
-    return np.asarray(square.resize((side_px, side_px), Image.Resampling.BICUBIC))
+def mirror(photo: np.ndarray, side_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (side_px, side_px, 3): its corner, mirrored as often as needed, at its own scale."""
+    photo = photo[:CORNER_PX, :CORNER_PX]
+    missing = [(0, max(0, side_px - extent)) for extent in photo.shape[:2]]
+    return np.pad(photo, (*missing, (0, 0)), mode="symmetric")[:side_px, :side_px]
 
 
 def difference_of_grids(photo: Photo, generator: TileGenerator) -> np.ndarray:

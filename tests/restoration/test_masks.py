@@ -6,7 +6,7 @@ import pytest
 from skimage.draw import line
 
 from restoration.errors import InvalidOption
-from restoration.masks import grow, threshold_damage
+from restoration.masks import threshold_damage
 
 
 def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
@@ -53,22 +53,6 @@ def test_higher_sensitivity_only_adds():
     for less, more in itertools.pairwise(masks):
         assert not (less & ~more).any()
     assert masks[0].sum() < masks[5].sum() < masks[-1].sum()
-
-
-def test_the_mask_is_widened_so_that_no_halo_is_left():
-    damage_map = empty_map()
-    damage_map[50, 50] = 255
-    mask = threshold_damage(damage_map, grow_px=2)
-    assert mask[48:53, 48:53].all()
-    assert mask.sum() == 25
-
-
-def test_growing_stops_at_the_photos_edge():
-    mask = np.zeros((5, 5), bool)
-    mask[0, 0] = True
-    assert grow(mask, 1).sum() == 4
-    assert grow(mask, 0).sum() == 1
-    assert mask.sum() == 1
 
 
 def test_one_pixel_photos_have_masks():

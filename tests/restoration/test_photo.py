@@ -559,3 +559,22 @@ def make_huge_claim(format: str) -> bytes:
             at = encoded.index(struct.pack("<H", tag), 8)
             encoded[at : at + 12] = struct.pack("<HHLL", tag, 4, 1, 65_000)
     return bytes(encoded)
+
+
+def test_a_jpeg_stored_as_rgb_with_subsampled_components_is_written_back() -> None:
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()[:64, :64]).save(file, "JPEG", subsampling=2, quality=90)
+    encoded = file.getvalue()
+    app0_bytes = 2 + int.from_bytes(encoded[4:6], "big")
+    adobe_rgb = bytes.fromhex("ffee000e41646f626500640000000000")  # APP14, transform 0
+    photo = decode_photo(encoded[:2] + adobe_rgb + encoded[2 + app0_bytes :])
+    changed = photo.samples.copy()
+    changed[:8, :8] = 0
+    assert decode_photo(encode_photo(photo, changed)).samples.shape == photo.samples.shape
+
+
+def test_a_tiff_that_begins_with_a_reduced_copy_is_refused() -> None:
+    encoded = io.BytesIO()
+    Image.fromarray(data.astronaut()[:64, :64]).save(encoded, "TIFF", tiffinfo={254: 1})
+    with pytest.raises(UnsupportedPhoto, match="reduced copy"):
+        decode_photo(encoded.getvalue())

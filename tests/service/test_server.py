@@ -213,3 +213,17 @@ def test_an_address_open_to_strangers_is_refused(store: Path) -> None:
     assert started.returncode == 2
     assert "RESTORE_ALLOW_ANONYMOUS=true" in started.stderr
     assert "Traceback" not in started.stderr
+
+
+def test_a_sender_that_stalls_is_told_so_and_gives_its_memory_back(store: Path) -> None:
+    environment = {"RESTORE_MODEL_STORE": str(store), "RESTORE_UPLOAD_TIMEOUT_SECONDS": "0.5"}
+    with ServiceProcess(environment) as service:
+        service.wait_until_ready()
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection.putrequest("POST", "/restore")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"the first bytes, and then nothing")
+        answer = connection.getresponse()
+        assert answer.status == 408
+        assert json.loads(answer.read())["type"].endswith(":upload-too-slow")
+        connection.close()

@@ -167,10 +167,10 @@ def test_missing_lpips_weights_are_noticed(training, photo_folder, tmp_path):
 
 
 def test_run_says_before_training_that_nothing_is_held_out(training, tmp_path):
-    write_photos(tmp_path / "photos", names_for("train", 3))
+    write_photos(tmp_path / "photos", names_for("train", 1))
     code, _, error = training("run", tmp_path / "photos", "--run", tmp_path / "run")
     assert code == 2
-    assert "3 photographs, and none of them is among the 5% that are held out" in error_line(error)
+    assert "1 photographs, and none of them is among the 5% that are held out" in error_line(error)
     assert not (tmp_path / "run").exists()
 
 

@@ -42,7 +42,7 @@ def test_a_recipe_names_itself_and_damage_that_there_is(name):
     for damage in filter(None, (recipe.damage, *(phase.damage for phase in recipe.phases))):
         assert set(damage.families) | damage.family_weights.keys() <= set(FAMILIES)
         assert sum(damage.num_layers_shares) == pytest.approx(1.0)
-        assert 0.1 <= damage.num_layers_shares[0] <= 0.35  # clean samples keep the detector honest
+        assert 0.1 <= damage.num_layers_shares[0] <= 0.5  # clean samples keep the detector honest
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])

@@ -9,7 +9,7 @@ from restoration.device import DeviceGenerator
 from restoration.generator import build_generator
 from training.cases import photo_of
 from training.samples import crop_sample
-from training.seams import difference_of_grids, enlarge, line_over_median, measure_seams
+from training.seams import difference_of_grids, line_over_median, measure_seams, mirror
 
 NOISE = np.random.default_rng(0).normal(0, 1, (960, 960)).astype(np.float32)
 
@@ -32,15 +32,15 @@ def test_a_line_at_the_stride_stands_out_of_the_spectrum_noise_does_not():
     assert line_over_median(lines.T, 192) > 100
 
 
-def test_a_photo_is_enlarged_to_a_square():
-    assert enlarge(data.coffee(), 500).shape == (500, 500, 3)
+def test_a_photo_is_mirrord_to_a_square():
+    assert mirror(data.coffee(), 500).shape == (500, 500, 3)
 
 
 def test_two_grids_of_a_generator_that_looks_at_each_sample_alone_agree(generator):
     generator = deepcopy(generator)
     generator.filler.head.weight.data.zero_()
     generator.filler.head.bias.data.fill_(0.1)  # no level and a half, which either grid may round its own way
-    photo = photo_of(enlarge(crop_sample("astronaut", 256), 448))
+    photo = photo_of(mirror(crop_sample("astronaut", 256), 448))
     assert np.abs(difference_of_grids(photo, DeviceGenerator(generator, torch.device("cpu"), "float32"))).max() == 0.0
 
 

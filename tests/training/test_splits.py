@@ -72,3 +72,12 @@ def test_images_are_found_in_subfolders_by_suffix_hidden_ones_left_out(tmp_path)
 
 def test_a_hidden_folder_can_be_asked_for_by_name(tmp_path):
     assert len(list_images(touch(tmp_path / ".photos", "a.jpg"))) == 1
+
+
+def test_of_a_small_folder_one_picture_is_held_out_all_the_same(tmp_path: Path) -> None:
+    paths = [tmp_path / f"photo_{index}.jpg" for index in range(6)]
+    for share in (1e-9, 0.05):
+        train, held_out = (select_split(paths, tmp_path, split, share) for split in ("train", "evaluation"))
+        assert held_out
+        assert sorted(train + held_out) == paths
+    assert select_split(paths[:1], tmp_path, "train", 1e-9) == paths[:1]
