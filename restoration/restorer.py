@@ -30,10 +30,10 @@ from restoration.device import (
 from restoration.errors import InvalidOption, ReleaseError
 from restoration.golden import check_golden, read_golden
 from restoration.masks import threshold_damage
-from restoration.passes import Pass, ResizePass, TilePass
+from restoration.passes import ResizePass, TilePass
 from restoration.photo import Photo
 from restoration.release import Release, list_releases, load_generator, read_release
-from restoration.toning import Tone, find_tone
+from restoration.toning import find_tone
 
 Mode = Literal["auto", "tile", "resize"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -116,8 +116,14 @@ def restore_photo(
         damage_map = one_pass.detect(tone.to_grey(colour) if tone else colour)
     with _timed(seconds, "mask"):
         mask = decide_mask(damage_map, options)
-    see_through = decide_see_through(mask, options)
-    samples = _write_damaged(photo, colour, mask, see_through, tone, one_pass, seconds) if mask.any() else photo.samples
+    if not mask.any():
+        return Restoration(photo.samples, damage_map, mask, seconds)
+    with _timed(seconds, "fill"):
+        filled = one_pass.fill(colour, mask, decide_see_through(mask, options))
+        if tone:
+            tone.lay_on(filled, mask)
+    with _timed(seconds, "compose"):
+        samples = photo.with_colour(filled, mask)
     return Restoration(samples, damage_map, mask, seconds)
 
 
@@ -137,23 +143,6 @@ def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:
     Not where the caller forced the repair: what the detector does not take for damage would come back as it was.
     """
     return np.ones_like(mask) if options.damage is None else ~options.damage
-
-
-def _write_damaged(
-    photo: Photo,
-    colour: np.ndarray,
-    mask: np.ndarray,
-    see_through: np.ndarray,
-    tone: Tone | None,
-    one_pass: Pass,
-    seconds: dict[str, float],
-) -> np.ndarray:
-    with _timed(seconds, "fill"):
-        filled = one_pass.fill(colour, mask, see_through)
-        if tone:
-            tone.lay_on(filled, mask)
-    with _timed(seconds, "compose"):
-        return photo.with_colour(filled, mask)
 
 
 @contextmanager

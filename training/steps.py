@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restoration.generator import DetectFill, Generator, Pix2Pix
+from restoration.generator import ERASED, DetectFill, Generator, Pix2Pix
 from restoration.tensors import to_signed_range
 from training.damage import Pairs
 from training.discriminator import PatchGAN
@@ -101,7 +101,7 @@ def _filler_step(
     shown = {"l1_inside": inside}
     if phase.adversarial == 0.0:
         return StepLosses(total, None, shown)
-    condition = torch.cat([pairs.damaged * (1.0 - mask) + 0.5 * mask, mask], dim=1)
+    condition = torch.cat([pairs.damaged * (1.0 - mask) + ERASED * mask, mask], dim=1)
     restored = torch.lerp(pairs.damaged, picture, mask)
     target = torch.lerp(pairs.damaged, pairs.clean, mask)
     discriminator.requires_grad_(False)
