@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.overlays import FAMILIES, OverlayBank
+from training.overlays import FAMILIES, INNOCENT, OverlayBank
 
 VISIBLE = 8.0 / 255.0
 """A change of at least this is damage that the detector must find."""
 INVISIBLE = 1.5 / 255.0
 """A change below this is none; in between, the detector's answer does not count."""
+ACTIVITY_PX = 8
+"""Side of the squares over which a photo's own detail is measured, which can hide a change."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ LOOKS: dict[str, FamilyLook] = {
     "creases": FamilyLook(strength=(0.6, 1.0), zoom=(0.8, 2.5), share_light=0.9),
     "stains": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_multiplied=0.7),
     "holes": FamilyLook(strength=(0.97, 1.0), zoom=(0.9, 2.0), share_light=0.7),
+    INNOCENT: FamilyLook(strength=(0.8, 1.0), zoom=(0.7, 2.5), share_light=0.5),
 }
 
 
@@ -71,7 +74,9 @@ class Pairs:
 
 def make_pairs(photos: Tensor, bank: OverlayBank, config: DamageConfig, rng: torch.Generator) -> Pairs:
     """photos: (N, 3, H, W) float32 in [0, 1], whose short side shows about half to all of a photo."""
-    clean = age_photos(photos, rng) if config.ageing else photos
+    clean = photos
+    if config.ageing:
+        clean = add_borders(add_captions(age_photos(photos, rng), bank, rng), rng)
     damaged = add_damage(clean, bank, config, rng)
     if config.ageing:
         clean, damaged = add_scan_noise(clean, damaged, rng)
@@ -84,10 +89,37 @@ def pairs_from(damaged: Tensor, clean: Tensor) -> Pairs:
 
 
 def damage_mask(damaged: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 1, H, W) float32 each: 1 where the two differ visibly; 1 where a detector's answer counts."""
-    change = (damaged - clean).abs().amax(dim=1, keepdim=True)
-    mask = change >= VISIBLE
+    """(N, 1, H, W) float32 each: 1 where the two differ visibly; 1 where a detector's answer counts.
+
+    Grain and texture hide a faint change that is as small as they are: there the answer does not count.
+    """
+    difference = damaged - clean
+    change = difference.abs().amax(dim=1, keepdim=True)
+    activity, wide_change = (_blurred_widely(each) for each in (detail_of(clean), to_grey(difference)))
+    is_hidden = (change < activity) & (wide_change.abs() < activity / 3.0)
+    mask = (change >= VISIBLE) & ~is_hidden
     return mask.float(), (mask | (change < INVISIBLE)).float()
+
+
+def detail_of(photos: Tensor) -> Tensor:
+    """(N, 3, H, W) to (N, 1, H, W): how much a pixel differs from its neighbours' mean: grain, texture, edges."""
+    grey = to_grey(photos)
+    return (grey - soften(grey)).abs()
+
+
+def _blurred_widely(plane: Tensor) -> Tensor:
+    """(N, 1, H, W): means over squares, interpolated."""
+    means = F.avg_pool2d(plane, ACTIVITY_PX, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(means, scale_factor=ACTIVITY_PX, mode="bilinear", align_corners=False)[
+        :, :, : plane.shape[2], : plane.shape[3]
+    ]
+
+
+def soften(photos: Tensor) -> Tensor:
+    """Mean of each pixel and its eight neighbours: (N, C, H, W)."""
+    padded = F.pad(photos, (1, 1, 1, 1), mode="replicate")
+    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # a third of avg_pool2d's time on a CPU
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9.0
 
 
 # --- random numbers ---------------------------------------------------------------------------------------------------
@@ -119,8 +151,11 @@ def to_grey(photos: Tensor) -> Tensor:
 
 
 def age_photos(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """Some photos become grey, sepia or faded, softer or grainy; most keep their colours."""
+    """Some photos become grey, sepia, harder or faded, softer or grainy; most keep their colours."""
     n = photos.shape[0]
+    # Overexposed or printed hard: collars and skies without detail, which are not holes
+    exposed = (photos - uniform(n, 0.3, 0.6, rng)) * uniform(n, 1.0, 1.9, rng) + uniform(n, 0.4, 0.7, rng)
+    photos = torch.where(chance(n, 0.2, rng) > 0, exposed.clamp(0, 1), photos)
     grey = to_grey(photos)
     is_grey = chance(n, 0.4, rng)
     tint = torch.cat([uniform(n, 0.98, 1.08, rng), uniform(n, 0.92, 1.0, rng), uniform(n, 0.7, 0.95, rng)], dim=1)
@@ -131,21 +166,43 @@ def age_photos(photos: Tensor, rng: torch.Generator) -> Tensor:
     black, white = uniform(n, 0.02, 0.25, rng), uniform(n, 0.65, 1.0, rng)
     photos = torch.where(faded > 0, black + photos * (white - black), photos)
 
-    soft = F.avg_pool2d(F.pad(photos, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    photos = torch.lerp(photos, soft, chance(n, 0.3, rng) * uniform(n, 0.3, 1.0, rng))
+    photos = torch.lerp(photos, soften(photos), chance(n, 0.3, rng) * uniform(n, 0.3, 1.0, rng))
 
     grain = normal(photos[:, :1], rng)
-    coarse = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1), mode="replicate"), 3, stride=1) * 2.0
-    grain = torch.where(chance(n, 0.5, rng) > 0, coarse, grain)
+    grain = torch.where(chance(n, 0.5, rng) > 0, soften(grain) * 2.0, grain)
     return (photos + grain * chance(n, 0.4, rng) * uniform(n, 0.0, 0.05, rng)).clamp(0, 1)
+
+
+def add_captions(photos: Tensor, bank: OverlayBank, rng: torch.Generator) -> Tensor:
+    """Writing on a few of them, which is to stay."""
+    written = (torch.rand(len(photos), generator=rng, device=rng.device) < 0.06).nonzero()[:, 0]
+    if INNOCENT not in bank.overlays or not len(written):
+        return photos
+    photos = photos.clone()
+    photos[written] = add_layer(photos[written], bank.overlays[INNOCENT], LOOKS[INNOCENT], rng)
+    return photos
+
+
+def add_borders(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """The print's own border, or the scanner's lid beyond it, along some edges of some photos: plain, and to stay."""
+    n, _, height, width = photos.shape
+    device = photos.device
+    has_border = chance(n, 0.12, rng)
+    depths = [uniform(n, -0.12, 0.12, rng).clamp(min=0.0) * has_border for _ in range(4)]
+    y = torch.linspace(0, 1, height, device=device).view(1, 1, -1, 1)
+    x = torch.linspace(0, 1, width, device=device).view(1, 1, 1, -1)
+    is_border = (y < depths[0]) | (y > 1.0 - depths[1]) | (x < depths[2]) | (x > 1.0 - depths[3])
+    tone = torch.where(chance(n, 0.7, rng) > 0, uniform(n, 0.75, 1.0, rng), uniform(n, 0.0, 0.15, rng))
+    cream = torch.cat([torch.ones(n, 1, 1, 1, device=device), *(uniform(n, 0.85, 1.0, rng) for _ in range(2))], dim=1)
+    colour = tone * torch.where(chance(n, 0.3, rng) > 0, cream, torch.ones_like(cream))
+    return torch.where(is_border, colour, photos)
 
 
 def add_scan_noise(clean: Tensor, damaged: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """What the scanner adds lies on both, the damage included: slight blur, noise, JPEG."""
     n = clean.shape[0]
     both = torch.cat([clean, damaged])
-    soft = F.avg_pool2d(F.pad(both, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    both = torch.lerp(both, soft, (chance(n, 0.3, rng) * uniform(n, 0.2, 1.0, rng)).repeat(2, 1, 1, 1))
+    both = torch.lerp(both, soften(both), (chance(n, 0.3, rng) * uniform(n, 0.2, 1.0, rng)).repeat(2, 1, 1, 1))
     noise = normal(clean, rng) * chance(n, 0.3, rng) * uniform(n, 0.0, 0.025, rng)
     both = (both + noise.repeat(2, 1, 1, 1)).clamp(0, 1)
     compressed = (torch.rand(n, generator=rng, device=rng.device) < 0.35).repeat(2).nonzero()[:, 0]

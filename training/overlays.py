@@ -19,6 +19,8 @@ from restoration.errors import DataError
 from training.splits import Split, list_images, select_split
 
 FAMILIES = ("strokes", "hairlines", "scratches", "dust", "fibres", "creases", "stains", "holes")
+INNOCENT = "captions"
+"""What lies on a photo and is no damage: writing and printed dates. The bank holds it beside the families."""
 
 FAMILY_OF_FOLDER = {
     "dirt": "dust",
@@ -51,7 +53,7 @@ def build_bank(
     *,
     overlay_folder: Path | None = None,
     held_out_share: float = 0.1,
-    families: tuple[str, ...] = FAMILIES,
+    families: tuple[str, ...] = (*FAMILIES, INNOCENT),
     side_px: int = 320,
     num_per_family: int = 160,
     seed: int = 0,
@@ -63,11 +65,10 @@ def build_bank(
     stream = {"train": 0, "evaluation": 1}[split]
     overlays = {}
     for family in families:
-        rng = np.random.default_rng([seed, stream, FAMILIES.index(family)])
-        drawn = [draw_overlay(family, side_px, rng) for _ in range(num_per_family)] if family in DRAW else []
+        rng = np.random.default_rng([seed, stream, (*FAMILIES, INNOCENT).index(family)])
+        drawn = [draw_overlay(family, side_px, rng) for _ in range(num_per_family)]
         read = _read_overlays(overlay_folder, family, split, held_out_share, side_px, num_per_family, rng)
-        if planes := drawn + read:
-            overlays[family] = torch.from_numpy(np.stack(planes))
+        overlays[family] = torch.from_numpy(np.stack(drawn + read))
     return OverlayBank(overlays)
 
 
@@ -266,11 +267,69 @@ def draw_holes(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return opacity, tone.astype(np.float32)
 
 
+def draw_scratches(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Where something rubbed: bundles of short, straight scratches in about one direction."""
+    opacity: np.ndarray = np.zeros((side_px, side_px), np.float32)
+    for _ in range(rng.integers(1, 4)):
+        heading, centre = rng.uniform(0, np.pi), rng.uniform(0.1, 0.9, 2) * side_px
+        spread_px = side_px * rng.uniform(0.03, 0.25)
+        for _ in range(rng.integers(3, 25)):
+            angle = heading + rng.normal(0, 0.12)
+            half = np.array([np.cos(angle), np.sin(angle)]) * side_px * rng.uniform(0.01, 0.15)
+            middle = centre + rng.normal(0, spread_px, 2)
+            ends = np.stack([middle - half, middle + half]).astype(np.float32)
+            draw_path(opacity, ends, rng.uniform(0.4, 2.0), rng.uniform(0.3, 1.0))
+    return opacity * (0.5 + 0.5 * soft_noise(side_px, 0.05, rng)), np.full_like(opacity, 0.95)
+
+
+def draw_dust(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Specks: many tiny ones, a few larger, none quite round."""
+    opacity: np.ndarray = np.zeros((side_px, side_px), np.float32)
+    for _ in range(int(np.exp(rng.uniform(np.log(4), np.log(150))))):
+        centre = rng.uniform(0, side_px, 2)
+        radius_px = side_px * 0.0015 * np.exp(min(rng.exponential(0.7), 2.5))
+        if radius_px < 1.0:
+            draw_path(opacity, np.stack([centre, centre + 0.5]).astype(np.float32), 2 * radius_px, rng.uniform(0.4, 1.0))
+            continue
+        angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+        radii_px = radius_px * rng.uniform(0.5, 1.3, (12, 1)) * rng.uniform(0.5, 1.0, 2)
+        outline = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii_px
+        speck = np.zeros((side_px, side_px), np.uint8)
+        cv2.fillPoly(speck, [(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        np.maximum(opacity, speck * np.float32(rng.uniform(0.4, 1.0) / 255.0), out=opacity)
+    return opacity, 0.6 + 0.4 * soft_noise(side_px, 0.1, rng)
+
+
+def draw_fibres(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Hairs and lint: thin, smooth, curled."""
+    opacity: np.ndarray = np.zeros((side_px, side_px), np.float32)
+    for _ in range(rng.integers(1, 9)):
+        path = random_path(side_px, rng, length=rng.uniform(0.03, 0.5), bend=rng.uniform(0.05, 0.35), jitter=0.0)
+        draw_path(opacity, path, rng.uniform(0.7, 2.5), rng.uniform(0.4, 1.0))
+    return opacity, 0.6 + 0.4 * soft_noise(side_px, 0.1, rng)
+
+
+def draw_captions(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lines of writing, as photographers, studios and camera backs put them on."""
+    opacity: np.ndarray = np.zeros((side_px, side_px), np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        letters = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,-/&"), 14))
+        font = int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX]))
+        corner = (int(rng.uniform(0, 0.5) * side_px), int(rng.uniform(0.1, 0.95) * side_px))
+        size = side_px / 320 * rng.uniform(0.3, 1.2)
+        cv2.putText(opacity, letters, corner, font, size, 255, int(rng.integers(1, 3)), cv2.LINE_AA)
+    return opacity / np.float32(255.0), np.full((side_px, side_px), 0.95, np.float32)
+
+
 Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 DRAW: dict[str, Draw] = {
     "strokes": draw_strokes,
     "hairlines": draw_hairlines,
+    "scratches": draw_scratches,
+    "dust": draw_dust,
+    "fibres": draw_fibres,
     "creases": draw_creases,
     "stains": draw_stains,
     "holes": draw_holes,
+    INNOCENT: draw_captions,
 }
