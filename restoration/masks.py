@@ -1,4 +1,4 @@
-"""From the soft damage map to the binary mask: which samples will be written."""
+"""From the soft damage map to opacities: how much of the repair each sample takes."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,33 +6,42 @@ from scipy import ndimage
 from restoration.errors import InvalidOption
 
 SENSITIVITIES = (0.0, 0.5, 1.0)
-HIGH_THRESHOLDS = (0.99, 0.95, 0.10)
-"""Damage of at least this certainty is damage, at the sensitivities above and between them. The middle was chosen for
-release 0001 on photographs of its training with held-out damage: lower harms clean photos more than it finds, higher
-gives up strokes and holes."""
-LOW_THRESHOLDS = (0.85, 0.60, 0.04)
-"""Damage of at least this certainty is damage if it is connected to certain damage."""
+SEED_THRESHOLDS = ((0.97, 0.80, 0.05), (0.99, 0.97, 0.30))
+"""Damage starts to be repaired from the first certainty on, and is repaired in full from the second, at the
+sensitivities above and between them."""
+SUSPECT_THRESHOLDS = ((0.70, 0.40, 0.02), (0.90, 0.70, 0.10))
+"""The same for what is connected to a seed: faint stretches of a certain scratch."""
+NUM_GRADES = 8
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-def threshold_damage(damage_map: np.ndarray, sensitivity: float = 0.5) -> np.ndarray:
-    """Threshold with hysteresis: faint stretches of a certain scratch survive, faint islands do not.
+def grade_damage(damage_map: np.ndarray, sensitivity: float = 0.5) -> np.ndarray:
+    """Hysteresis in grades: faint stretches of a certain scratch survive, faint islands do not.
+
+    With one pair of thresholds, a speck on the brink would be there or not; two grids of tiles, or two scans of one
+    photo, would differ visibly. Here it fades in, with no step larger than a grade: a grade is reached by what is
+    connected, at that grade's thresholds, to a seed of it.
 
     damage_map: (H, W) uint8, 255 is certain damage; sensitivity in [0, 1]: at 0 only what is all but certain counts,
-    at 1 whatever is faintly suspect. Returns (H, W) bool. Raises InvalidOption for a sensitivity out of range.
+    at 1 whatever is faintly suspect. Returns opacities, (H, W) uint8: 0 keeps the sample, 255 repairs it in full.
+    Raises InvalidOption for a sensitivity out of range.
     """
     if not 0.0 <= sensitivity <= 1.0:
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
-    seeds = damage_map >= _level(HIGH_THRESHOLDS, sensitivity)
-    if not seeds.any():
-        return seeds
-    suspects = damage_map >= _level(LOW_THRESHOLDS, sensitivity)
-    return _connected_to(seeds, suspects)
+    opacities = np.zeros(damage_map.shape, np.uint8)
+    for grade in range(1, NUM_GRADES + 1):
+        seeds = damage_map >= _level(SEED_THRESHOLDS, sensitivity, grade)
+        if not seeds.any():
+            break
+        suspects = damage_map >= _level(SUSPECT_THRESHOLDS, sensitivity, grade)
+        opacities[_connected_to(seeds, suspects)] = grade * 255 // NUM_GRADES
+    return opacities
 
 
-def _level(thresholds: tuple[float, ...], sensitivity: float) -> int:
-    return int(np.ceil(np.interp(sensitivity, SENSITIVITIES, thresholds) * 255.0))
+def _level(thresholds: tuple[tuple[float, ...], ...], sensitivity: float, grade: int) -> int:
+    first, last = (np.interp(sensitivity, SENSITIVITIES, each) for each in thresholds)
+    return int(np.ceil(np.interp(grade, (1, NUM_GRADES), (first, last)) * 255.0))
 
 
 def _connected_to(seeds: np.ndarray, suspects: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """A damaged photo in, a restored one out.
 
-    photo ── detect ──► damage map ── threshold, damage, protect ──► mask
+    photo ── detect ──► damage map ── grade, damage, protect ──► opacities, mask
     photo, mask ── fill ──► what was under the mask ── compose ──► samples
 
-Only samples under the mask are written; every other one keeps its value.
+The mask is where an opacity is above 0. Only samples under it are written; every other one keeps its value.
 """
 
 import io
@@ -29,7 +29,7 @@ from restoration.device import (
 )
 from restoration.errors import InvalidOption, ReleaseError
 from restoration.golden import check_golden, read_golden
-from restoration.masks import threshold_damage
+from restoration.masks import grade_damage
 from restoration.passes import ResizePass, TilePass
 from restoration.photo import Photo
 from restoration.release import Release, list_releases, load_generator, read_release
@@ -115,7 +115,8 @@ def restore_photo(
         tone = find_tone(colour)
         damage_map = one_pass.detect(tone.to_grey(colour) if tone else colour)
     with _timed(seconds, "mask"):
-        mask = decide_mask(damage_map, options)
+        opacities = decide_opacities(damage_map, options)
+        mask = opacities > 0
     if not mask.any():
         return Restoration(photo.samples, damage_map, mask, seconds)
     with _timed(seconds, "fill"):
@@ -123,18 +124,28 @@ def restore_photo(
         if tone:
             tone.lay_on(filled, mask)
     with _timed(seconds, "compose"):
+        fade(filled, colour, opacities)
         samples = photo.with_colour(filled, mask)
     return Restoration(samples, damage_map, mask, seconds)
 
 
-def decide_mask(damage_map: np.ndarray, options: RestoreOptions) -> np.ndarray:
-    """damage_map: (H, W) uint8; returns (H, W) bool, which samples will be written."""
-    mask = threshold_damage(damage_map, options.sensitivity)
+def decide_opacities(damage_map: np.ndarray, options: RestoreOptions) -> np.ndarray:
+    """damage_map: (H, W) uint8; returns (H, W) uint8, how much of the repair each sample takes."""
+    opacities = grade_damage(damage_map, options.sensitivity)
     if options.damage is not None:
-        mask = mask | options.damage
+        opacities[options.damage] = 255
     if options.protect is not None:
-        mask = mask & ~options.protect
-    return mask
+        opacities[options.protect] = 0
+    return opacities
+
+
+def fade(filled: np.ndarray, colour: np.ndarray, opacities: np.ndarray) -> None:
+    """Where a repair is partial, mix `filled` with `colour`, (H, W, 3) uint8 each, by opacities (H, W) uint8, in place."""
+    for row, original, opacity in zip(filled, colour, opacities, strict=True):
+        partial = (opacity > 0) & (opacity < 255)
+        if partial.any():
+            share = opacity[partial, None].astype(np.uint16)
+            row[partial] = (row[partial] * share + original[partial] * (255 - share) + 127) // 255
 
 
 def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from skimage.draw import line
 
 from restoration.errors import InvalidOption
-from restoration.masks import threshold_damage
+from restoration.masks import NUM_GRADES, grade_damage
 
 
 def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
@@ -15,28 +15,28 @@ def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
 
 def test_nothing_suspected_gives_an_empty_mask_at_any_sensitivity():
     for sensitivity in (0.0, 0.5, 1.0):
-        assert not threshold_damage(empty_map(), sensitivity).any()
+        assert not grade_damage(empty_map(), sensitivity).any()
 
 
 def test_certain_damage_is_masked_at_any_sensitivity():
     for sensitivity in (0.0, 0.5, 1.0):
-        assert threshold_damage(empty_map() + 255, sensitivity).all()
+        assert (grade_damage(empty_map() + 255, sensitivity) == 255).all()
 
 
 def test_the_faint_stretch_of_a_certain_scratch_survives():
     damage_map = empty_map()
     damage_map[50, 10:40] = 250
-    damage_map[50, 40:90] = 160
-    assert threshold_damage(damage_map)[50, 10:90].all()
+    damage_map[50, 40:90] = 190
+    assert (grade_damage(damage_map)[50, 10:90] == 255).all()
 
 
 def test_a_faint_island_does_not_survive():
     damage_map = empty_map()
     damage_map[50, 10:40] = 250
     damage_map[20, 10:40] = 160
-    mask = threshold_damage(damage_map)
-    assert mask[50, 10:40].all()
-    assert not mask[:40].any()
+    opacities = grade_damage(damage_map)
+    assert (opacities[50, 10:40] == 255).all()
+    assert not opacities[:40].any()
 
 
 def test_a_scratch_holds_together_across_corners():
@@ -44,29 +44,50 @@ def test_a_scratch_holds_together_across_corners():
     rows, columns = line(5, 5, 95, 70)
     damage_map[rows, columns] = 160
     damage_map[5, 5] = 255
-    assert threshold_damage(damage_map)[rows, columns].all()
+    assert grade_damage(damage_map)[rows, columns].all()
 
 
 def test_higher_sensitivity_only_adds():
     damage_map = np.tile(np.linspace(0, 255, 100).astype(np.uint8), (100, 1))
-    masks = [threshold_damage(damage_map, sensitivity) for sensitivity in np.linspace(0.0, 1.0, 11)]
-    for less, more in itertools.pairwise(masks):
-        assert not (less & ~more).any()
-    assert masks[0].sum() < masks[5].sum() < masks[-1].sum()
+    opacities = [grade_damage(damage_map, sensitivity) for sensitivity in np.linspace(0.0, 1.0, 11)]
+    for less, more in itertools.pairwise(opacities):
+        assert (less <= more).all()
+    assert opacities[0].sum() < opacities[5].sum() < opacities[-1].sum()
+
+
+def test_damage_on_the_brink_fades_in_by_grades():
+    """A speck whose certainty rises by one level at a time is never suddenly there."""
+    found = []
+    for level in range(256):
+        damage_map = empty_map(20, 20)
+        damage_map[8:12, 8:12] = level
+        found.append(int(grade_damage(damage_map)[10, 10]))
+    assert found[0] == 0 and found[-1] == 255
+    assert max(more - less for less, more in itertools.pairwise(found)) <= 255 / NUM_GRADES + 1
+
+
+def test_a_bridge_on_the_brink_joins_no_more_than_its_own_grade():
+    damage_map = empty_map()
+    damage_map[50, 10:40] = 255
+    damage_map[50, 40:60] = 110  # just above where suspects start
+    damage_map[50, 60:90] = 190
+    opacities = grade_damage(damage_map)
+    assert (opacities[50, 10:40] == 255).all()
+    assert 0 < opacities[50, 45] == opacities[50, 70] <= 255 / NUM_GRADES * 2
 
 
 def test_one_pixel_photos_have_masks():
-    assert threshold_damage(np.full((1, 1), 255, np.uint8)).all()
+    assert grade_damage(np.full((1, 1), 255, np.uint8)).all()
 
 
 @pytest.mark.parametrize("sensitivity", [-0.1, 1.1, float("nan")])
 def test_a_sensitivity_out_of_range_is_refused(sensitivity):
     with pytest.raises(InvalidOption, match="sensitivity"):
-        threshold_damage(empty_map(), sensitivity)
+        grade_damage(empty_map(), sensitivity)
 
 
 def test_noise_over_many_megapixels_takes_seconds_not_minutes():
     damage_map = np.random.default_rng(0).integers(0, 256, (2000, 4000)).astype(np.uint8)
     started = time.perf_counter()
-    threshold_damage(damage_map)
+    grade_damage(damage_map)
     assert time.perf_counter() - started < 10.0

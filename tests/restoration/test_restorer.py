@@ -139,6 +139,20 @@ def test_lower_sensitivity_takes_less_for_damage():
     assert ratios[2] > 0.0
 
 
+def test_doubtful_damage_is_repaired_in_part():
+    class AllButCertain(WhiteIsDamage):
+        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+            return super().detect(tiles) * 0.9
+
+    samples, scratch = scratched()
+    restoration = restore_photo(photo_of(samples), AllButCertain())
+    assert np.array_equal(restoration.mask, scratch)
+    red, _, blue = restoration.samples[scratch].T
+    assert (blue == 255).all()
+    assert (np.unique(red).size == 1) and 0 < red[0] < 255  # between the scratch's white and the paint's blue
+    assert np.array_equal(restoration.samples[~scratch], samples[~scratch])
+
+
 def test_a_grey_photo_stays_grey():
     samples = dark_photo(300, 300, "L").copy()
     samples[100:103, 50:250] = 255
