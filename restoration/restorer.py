@@ -140,7 +140,7 @@ def decide_opacities(damage_map: np.ndarray, options: RestoreOptions) -> np.ndar
 
 
 def fade(filled: np.ndarray, colour: np.ndarray, opacities: np.ndarray) -> None:
-    """Where a repair is partial, mix `filled` with `colour`, (H, W, 3) uint8 each, by opacities (H, W) uint8, in place."""
+    """Where a repair is partial, mix `colour` into `filled`, (H, W, 3) uint8 each. opacities: (H, W) uint8."""
     for row, original, opacity in zip(filled, colour, opacities, strict=True):
         partial = (opacity > 0) & (opacity < 255)
         if partial.any():

@@ -10,15 +10,10 @@ from PIL import Image
 
 from restoration.photo import Photo, decode_photo
 from restoration.tensors import to_model_range, to_samples
-from training.damage import INVISIBLE, VISIBLE, DamageConfig, add_damage, age_photos
+from training.damage import INVISIBLE, VISIBLE, DamageConfig, add_damage, age_photos, damage_mask
 from training.overlays import FAMILIES, OverlayBank
 
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
-
-
-def families_of(bank: OverlayBank) -> tuple[str, ...]:
-    """The families of cases that the bank can make: some damage is not drawn, it comes from files alone."""
-    return tuple(family for family in CASE_FAMILIES if family in bank.overlays or family not in FAMILIES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +38,10 @@ class Case:
 
     @property
     def visible(self) -> np.ndarray:
-        """(H, W) bool: the damage that a detector must find."""
-        return self.change >= VISIBLE * 255
+        """(H, W) bool: the damage that a detector must find. What grain and texture hide is none."""
+        mask, _ = damage_mask(to_model_range(self.damaged)[None], to_model_range(self.clean)[None])
+        visible: np.ndarray = mask[0, 0].numpy() > 0
+        return visible
 
     def photo(self) -> Photo:
         """The damaged print as a client would send it, without loss."""
@@ -79,8 +76,8 @@ def make_cases(
     num_per_family: int,
     seed: int,
 ) -> Iterator[Case]:
-    """Cases of every family that the bank holds. Case k of each shows the same print, so that they can be compared."""
-    for family in families_of(bank):
+    """Cases of every family. Case k of each shows the same print, so that they can be compared."""
+    for family in CASE_FAMILIES:
         for index in range(num_per_family):
             chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)
@@ -95,6 +92,6 @@ def make_case(photo: np.ndarray, name: str, family: str, bank: OverlayBank, *, s
     for _ in range(20):
         damaged = to_samples(add_damage(base, bank, damage_config(family), rng)[0])
         case = Case(family, name, damaged, clean)
-        if family == "clean" or case.visible.mean() > 5e-4:
+        if family == "clean" or (case.change >= VISIBLE * 255).mean() > 5e-4:
             break
     return case

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from restoration.errors import DataError, InvalidOption
 from restoration.tensors import to_samples
-from training.cases import CASE_FAMILIES, Case, damage_config, families_of, make_case, make_cases
+from training.cases import CASE_FAMILIES, Case, damage_config, make_case, make_cases
 from training.damage import make_pairs
 from training.evaluation import (
     Method,
@@ -156,7 +156,6 @@ def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:
     return [
         make_case(crop_sample(NAMES[index % len(NAMES)], side_px), NAMES[index % len(NAMES)], family, bank, seed=index)
         for index, family in enumerate(damaged)
-        if family in families_of(bank)
     ]
 
 
@@ -173,7 +172,7 @@ def draw_preview(
 ) -> Image.Image:
     rows: list[list[np.ndarray]] = []
     rng = torch.Generator().manual_seed(seed)
-    rows_of = [family for family in families_of(bank) if family != "clean"]
+    rows_of = [family for family in CASE_FAMILIES if family != "clean"]
     for row, family in enumerate(rows_of):
         crops = sample_crops(pictures, columns, crop_px, CropConfig(), np.random.default_rng([seed, row]))
         pairs = make_pairs(crops, bank, damage_config(family), rng)

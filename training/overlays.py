@@ -289,7 +289,9 @@ def draw_dust(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         centre = rng.uniform(0, side_px, 2)
         radius_px = side_px * 0.0015 * np.exp(min(rng.exponential(0.7), 2.5))
         if radius_px < 1.0:
-            draw_path(opacity, np.stack([centre, centre + 0.5]).astype(np.float32), 2 * radius_px, rng.uniform(0.4, 1.0))
+            draw_path(
+                opacity, np.stack([centre, centre + 0.5]).astype(np.float32), 2 * radius_px, rng.uniform(0.4, 1.0)
+            )
             continue
         angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
         radii_px = radius_px * rng.uniform(0.5, 1.3, (12, 1)) * rng.uniform(0.5, 1.0, 2)

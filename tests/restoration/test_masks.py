@@ -62,7 +62,8 @@ def test_damage_on_the_brink_fades_in_by_grades():
         damage_map = empty_map(20, 20)
         damage_map[8:12, 8:12] = level
         found.append(int(grade_damage(damage_map)[10, 10]))
-    assert found[0] == 0 and found[-1] == 255
+    assert found[0] == 0
+    assert found[-1] == 255
     assert max(more - less for less, more in itertools.pairwise(found)) <= 255 / NUM_GRADES + 1
 
 

@@ -149,7 +149,8 @@ def test_doubtful_damage_is_repaired_in_part():
     assert np.array_equal(restoration.mask, scratch)
     red, _, blue = restoration.samples[scratch].T
     assert (blue == 255).all()
-    assert (np.unique(red).size == 1) and 0 < red[0] < 255  # between the scratch's white and the paint's blue
+    assert (red == red[0]).all()
+    assert 0 < red[0] < 255  # between the scratch's white and the paint's blue
     assert np.array_equal(restoration.samples[~scratch], samples[~scratch])
 
 

@@ -51,7 +51,7 @@ def paired_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 
 @pytest.fixture(scope="session")
 def overlay_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Overlays of the families that are not drawn: 24 files each of dust, fibres and scratches."""
+    """24 overlay files each of dust, fibres and scratches."""
     folder = tmp_path_factory.mktemp("overlays")
     rng = np.random.default_rng(0)
     for family_folder in ("dirt", "hair", "scratches"):
@@ -66,5 +66,5 @@ def overlay_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bank() -> OverlayBank:
-    """The drawn families, a few small overlays each."""
+    """Every family, a few small drawn overlays each."""
     return build_bank("train", side_px=96, num_per_family=6)

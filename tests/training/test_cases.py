@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from training.cases import CASE_FAMILIES, damage_config, families_of, make_case, make_cases, photo_of
-from training.overlays import DRAW, build_bank
+from training.cases import CASE_FAMILIES, damage_config, make_case, make_cases, photo_of
+from training.overlays import build_bank
 from training.samples import crop_sample
 
 PHOTOS = [crop_sample(name, 96) for name in ("astronaut", "coffee")]
@@ -23,10 +23,9 @@ def test_every_family_has_cases_with_visible_damage_and_clean_has_none(full_bank
         assert case.visible.any() == case.altered.any() == (case.family != "clean")
 
 
-def test_families_that_the_bank_does_not_hold_have_no_cases(bank):
-    assert families_of(bank) == (*DRAW, "mixtures", "clean")
+def test_without_overlay_files_every_family_has_cases_too(bank):
     families = [case.family for case in make_cases(PHOTOS, NAMES, bank, num_per_family=1, seed=1)]
-    assert families == [*DRAW, "mixtures", "clean"]
+    assert families == list(CASE_FAMILIES)
 
 
 def test_equal_seeds_make_equal_cases_others_do_not(bank):
@@ -39,7 +38,7 @@ def test_equal_seeds_make_equal_cases_others_do_not(bank):
 
 def test_a_case_shows_the_same_print_in_every_family(bank):
     cases = list(make_cases(PHOTOS, NAMES, bank, num_per_family=2, seed=3))
-    assert len(cases) == 14
+    assert len(cases) == 2 * len(CASE_FAMILIES)
     for number in (0, 1):
         prints = [case.clean for case in cases[number::2]]
         assert all(np.array_equal(each, prints[0]) for each in prints)
@@ -49,7 +48,8 @@ def test_a_case_is_altered_where_it_differs_and_visible_where_it_differs_much(ba
     case = make_case(PHOTOS[0], "astronaut", "strokes", bank, seed=4)
     difference = np.abs(case.damaged.astype(int) - case.clean).max(axis=2)
     assert np.array_equal(case.altered, difference >= 2)
-    assert np.array_equal(case.visible, difference >= 8)
+    assert not (case.visible & (difference < 8)).any()
+    assert case.visible[difference >= 60].all()
     assert 0 < case.visible.sum() <= case.altered.sum() < case.altered.size
     unaltered = ~case.altered
     assert np.abs(case.damaged[unaltered].astype(int) - case.clean[unaltered]).max() <= 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from torch.nn import functional as F
 
 from restoration.tensors import stack_tiles, to_model_range, to_samples
 from training.damage import (
@@ -12,12 +13,15 @@ from training.damage import (
     LOOKS,
     VISIBLE,
     DamageConfig,
+    add_borders,
+    add_captions,
     add_damage,
     add_layer,
     age_photos,
     compress_jpeg,
     damage_mask,
     make_pairs,
+    soften,
     warp_overlays,
 )
 from training.overlays import FAMILIES, build_bank
@@ -101,8 +105,8 @@ def test_every_family_leaves_a_visible_mark(photos, full_bank, family):
     assert 0.002 < share.mean() < 0.7
 
 
-def test_a_family_that_the_bank_does_not_hold_is_left_out(photos, bank):
-    assert "dust" not in bank.overlays
+def test_a_family_that_the_bank_does_not_hold_is_left_out(photos):
+    bank = build_bank("train", families=("strokes",), side_px=48, num_per_family=3)
     damaged = add_damage(photos, bank, DamageConfig(num_layers_shares=ONE_LAYER), seeded(0))
     assert not damaged.equal(photos)
 
@@ -131,6 +135,49 @@ def test_darker_is_damage_as_much_as_lighter():
     clean = torch.full((1, 3, 1, 2), 0.5)
     damaged = clean + torch.tensor([-0.2, 0.2])
     assert damage_mask(damaged, clean)[0].min() == 1.0
+
+
+def test_grain_hides_a_faint_speck_but_neither_a_strong_one_nor_a_faint_stain():
+    clean = (0.5 + 0.1 * torch.randn(1, 1, 64, 64, generator=seeded(0))).repeat(1, 3, 1, 1)
+    for change, side_px, is_seen in ((0.05, 2, False), (0.4, 2, True), (0.05, 24, True)):
+        damaged = clean.clone()
+        damaged[:, :, 20 : 20 + side_px, 20 : 20 + side_px] += change
+        mask, counts = damage_mask(damaged, clean)
+        at = (0, 0, 20 + side_px // 2, 20 + side_px // 2)
+        assert mask[at] == counts[at] == float(is_seen)
+
+
+def test_the_mean_of_nine_neighbours():
+    pictures = torch.rand(2, 3, 7, 5, generator=seeded(0))
+    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(soften(pictures), F.avg_pool2d(padded, 3, stride=1))
+
+
+# --- what is to stay --------------------------------------------------------------------------------------------------
+
+
+def test_captions_and_borders_are_in_both_pictures_of_a_pair(photos, bank):
+    many = photos.repeat(20, 1, 1, 1)
+    config = DamageConfig(num_layers_shares=(1.0,))
+    pairs = make_pairs(many, bank, config, seeded(3))
+    assert pairs.damaged.equal(pairs.clean)
+    assert not pairs.mask.any()
+
+
+def test_a_border_is_plain_and_reaches_the_edge(photos):
+    many = photos.repeat(30, 1, 1, 1)
+    bordered = add_borders(many, seeded(1))
+    has_border = (bordered != many).flatten(1).any(dim=1)
+    assert 0.02 < has_border.float().mean() < 0.3
+    for picture in bordered[has_border]:
+        edges = (picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1])
+        assert any(float(edge.std(dim=1).max()) < 1e-5 for edge in edges)
+
+
+def test_captions_write_on_a_few_photos(photos, bank):
+    many = photos.repeat(30, 1, 1, 1)
+    written = (add_captions(many, bank, seeded(2)) != many).flatten(1).any(dim=1)
+    assert 0.0 < written.float().mean() < 0.3
 
 
 # --- age --------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from restoration.errors import DataError
-from training.overlays import DRAW, FAMILIES, FAMILY_OF_FOLDER, build_bank, draw_overlay
+from training.overlays import DRAW, FAMILIES, FAMILY_OF_FOLDER, INNOCENT, build_bank, draw_overlay
 
 
 @pytest.fixture
@@ -23,12 +23,10 @@ def small_bank(split, folder=None, **changes):
 
 
 def test_the_two_splits_share_no_overlay_file(numbered_overlays):
-    levels = {
-        split: set(
-            small_bank(split, numbered_overlays, families=("dust",), num_per_family=40)["dust"][:, 0].unique().tolist()
-        )
-        for split in ("train", "evaluation")
-    }
+    levels = {}
+    for split in ("train", "evaluation"):
+        dust = small_bank(split, numbered_overlays, families=("dust",), num_per_family=40)["dust"]
+        levels[split] = set(dust[40:, 0].unique().tolist())  # after those that are drawn
     assert levels["evaluation"]
     assert not levels["train"] & levels["evaluation"]
     assert levels["train"] | levels["evaluation"] == set(range(100, 140))
@@ -43,7 +41,7 @@ def test_the_two_splits_share_no_drawing():
 
 def test_equal_seeds_give_equal_banks_others_do_not(overlay_folder):
     first, second, other = (small_bank("train", overlay_folder, seed=seed) for seed in (4, 4, 5))
-    assert first.keys() == second.keys() == other.keys() == set(FAMILIES)
+    assert first.keys() == second.keys() == other.keys() == {*FAMILIES, INNOCENT}
     assert all(first[family].equal(second[family]) for family in first)
     assert not any(first[family].equal(other[family]) for family in first)
 
@@ -70,14 +68,15 @@ def test_overlay_files_feed_the_family_of_their_folder(tmp_path):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.full((8, 8), 200, np.uint8)).save(tmp_path / folder / "1.png")
     bank = small_bank("train", tmp_path, held_out_share=0.0, families=("dust", "fibres", "scratches"))
-    assert {family: len(planes) for family, planes in bank.items()} == {"dust": 1, "fibres": 1}
+    assert {family: len(planes) for family, planes in bank.items()} == {"dust": 4, "fibres": 4, "scratches": 3}
     assert FAMILY_OF_FOLDER["hair"] == "fibres"
     assert bank["fibres"].dtype == torch.uint8
-    assert bank["fibres"].shape == (1, 2, 48, 48)
+    assert bank["fibres"].shape == (4, 2, 48, 48)
+    assert (bank["fibres"][3, 0] == 200).all()
 
 
-def test_without_files_the_bank_holds_what_can_be_drawn():
-    assert small_bank("train").keys() == DRAW.keys()
+def test_without_files_the_bank_holds_every_family():
+    assert small_bank("train").keys() == {*FAMILIES, INNOCENT}
 
 
 def test_an_overlay_folder_that_is_missing_or_empty_is_not_passed_over(tmp_path):
