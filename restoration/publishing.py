@@ -19,7 +19,7 @@ from safetensors.torch import save as save_safetensors
 from restoration.device import DeviceGenerator
 from restoration.errors import ReleaseInvalid
 from restoration.generator import Generator, config_of
-from restoration.golden import DAMAGE_MAP, DAMAGED, RESTORED
+from restoration.golden import DAMAGE_MAP, DAMAGED, RESTORED, make_golden
 from restoration.photo import decode_photo, encode_photo
 from restoration.release import (
     MANIFEST,
@@ -31,7 +31,7 @@ from restoration.release import (
     read_release,
     weight_names,
 )
-from restoration.restorer import Restorer, restore_photo
+from restoration.restorer import Restorer, encode_map
 
 MAX_PART_BYTES = 16 * 1024 * 1024
 LAST_NUMBER = "last_number"
@@ -114,11 +114,11 @@ def _write_golden(folder: Path, release: Release, damaged_png: bytes) -> None:
     if damaged.format != "png":
         raise ReleaseInvalid(f"the golden photo is {damaged.format}, expected png: the self-test must be exact")
     generator = DeviceGenerator(load_generator(release), torch.device("cpu"), "float32")
-    restoration = restore_photo(damaged, generator)
+    golden = make_golden(damaged, generator)
     (folder / DAMAGED).parent.mkdir()
     (folder / DAMAGED).write_bytes(damaged_png)
-    (folder / RESTORED).write_bytes(encode_photo(damaged, restoration.samples))
-    (folder / DAMAGE_MAP).write_bytes(restoration.encode_damage_map())
+    (folder / RESTORED).write_bytes(encode_photo(damaged, golden.restored))
+    (folder / DAMAGE_MAP).write_bytes(encode_map(golden.damage_map))
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
