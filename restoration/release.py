@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from restoration.errors import NoRelease, ReleaseError, ReleaseInvalid
+from restoration.errors import NoRelease, ReleaseInvalid
 from restoration.generator import Generator, build_generator
 
 FORMAT_VERSION: Literal[1] = 1
@@ -127,17 +127,6 @@ def read_release(store: Path, version: str) -> Release:
     for name in release.manifest.files:
         release.read(name)
     return release
-
-
-def newest_release(store: Path) -> tuple[Release | None, dict[str, str]]:
-    """The newest release that verifies, and why newer ones were refused, by version."""
-    refused: dict[str, str] = {}
-    for version in reversed(list_releases(store)):
-        try:
-            return read_release(store, version), refused
-        except ReleaseError as error:
-            refused[version] = str(error)
-    return None, refused
 
 
 def load_generator(release: Release) -> Generator:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from restoration.errors import RestorationError
+from restoration.errors import ReleaseError, RestorationError
 from restoration.release import list_releases, read_release
 from restoration.restorer import Restorer
 from service.errors import NotReady, WrongRelease
@@ -45,8 +45,12 @@ class Releases:
         return active
 
     def present(self) -> list[str]:
-        """Versions in the store, newest last."""
-        return list_releases(self._settings.model_store)
+        """Versions in the store, newest last. Raises NotReady if it cannot be read."""
+        try:
+            return list_releases(self._settings.model_store)
+        except OSError as error:
+            store = self._settings.model_store
+            raise NotReady(f"the model store {store} cannot be read: {error.strerror}") from error
 
     async def watch(self) -> None:
         """Returns once a release is active."""
@@ -62,8 +66,8 @@ class Releases:
         """Make the newest release active that loads; note why newer ones did not."""
         try:
             candidates = self._candidates()
-        except OSError as error:
-            self.reason = f"the model store {self._settings.model_store} cannot be read: {error.strerror}"
+        except NotReady as error:
+            self.reason = str(error)
             return
         for version in reversed(candidates):
             if self._try_to_load(version):
@@ -86,7 +90,8 @@ class Releases:
             self._activate(self._load(version))
         # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
         except Exception as error:
-            self._refused_as[version] = fingerprint
+            if isinstance(error, ReleaseError):  # anything else, memory for one, may be otherwise the next time
+                self._refused_as[version] = fingerprint
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
             self._metrics.releases_refused.inc()
             log.warning("release refused", version=version, reason=self.refused[version])

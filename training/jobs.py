@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from restoration.errors import DataError, InvalidOption
+from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.tensors import to_samples
 from training.cases import CASE_FAMILIES, Case, damage_config, make_case, make_cases
 from training.damage import make_pairs
@@ -27,16 +27,16 @@ from training.evaluation import (
     save_contact_sheet,
 )
 from training.metrics import LPIPS
-from training.overlays import OverlayBank, build_bank
+from training.overlays import INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
 from training.photos import CropConfig, load_photos, sample_crops
 from training.pictures import draw_sheet
-from training.publishing import publish_run
+from training.publishing import WEIGHTS_MEASURED, publish_run, read_facts
 from training.recipes import RECIPES, Recipe, RecipeName, scale_steps
 from training.samples import NAMES, crop_sample
 from training.seams import measure_seams
 from training.splits import list_images, select_split
-from training.trainer import RunSettings, Trainer, generator_from_checkpoint
+from training.trainer import RunSettings, Trainer, generator_from_checkpoint, weights_digest
 
 console = Console(stderr=True)
 
@@ -71,7 +71,7 @@ class Data:
         photos = load_photos(
             self.photos, "train", held_out_share=recipe.held_out_share, short_side_px=recipe.short_side_px
         )
-        bank = build_bank("train", overlay_folder=self.overlays, families=recipe.damage.families)
+        bank = build_bank("train", overlay_folder=self.overlays, families=(*recipe.damage.families, INNOCENT))
         return DamagedOnTheFly(photos, bank.to(device), recipe.damage, recipe.crops, recipe.seed)
 
 
@@ -90,14 +90,30 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) ->
     # what worker processes use must not lie on a GPU: they are forked, and could not reach it
     makes_pairs = torch.device("cpu") if settings.num_workers else settings.device
     trainer = Trainer(recipe, data.source(recipe, makes_pairs), settings)
+    facts = {
+        "device": describe(settings.device),
+        "data_fingerprint": data.fingerprint(),
+        "precision": str(settings.precision).removeprefix("torch."),
+    }
     if resume:
         trainer.resume()
-    facts = {"device": describe(settings.device), "data_fingerprint": data.fingerprint()}
+        expect_same_run(settings.folder, facts)
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     finished = trainer.train()
     console.print(f"{'finished' if finished else 'stopped'} at step {trainer.step:,} of {recipe.num_steps:,}")
     return finished
+
+
+def expect_same_run(run: Path, facts: Mapping[str, str]) -> None:
+    """A run that goes on with other data or arithmetic is another run. Raises CheckpointError."""
+    before = read_facts(run)
+    for name, title in (("data_fingerprint", "data"), ("precision", "precision")):
+        if before.get(name, facts[name]) != facts[name]:
+            raise CheckpointError(
+                f"{run} was started with other {title}; start a new folder, or give the same options as it was "
+                "started with"
+            )
 
 
 def expect_held_out(photos: Path, held_out_share: float) -> None:
@@ -138,6 +154,7 @@ def evaluate_runs(
             methods[f"{name}, true mask"] = method_told(generator, device)
         about[f"{name}, training"] = f"{state['trained_seconds'] / 60:.0f} minutes, {state['step']:,} steps"
         held_out_share = state["recipe"]["held_out_share"]
+        about[WEIGHTS_MEASURED] = weights_digest(generator)  # of the run itself, which comes last
     photos = load_photos(data.photos, "evaluation", held_out_share=held_out_share)
     bank = build_bank("evaluation", overlay_folder=data.overlays)
     about |= {"held-out photographs": len(photos), "cases of each family": num_cases}

@@ -53,13 +53,20 @@ def read_photo(path: Path, short_side_px: int | None = None) -> np.ndarray:
     """(H, W, 3) uint8, upright, made smaller if its short side is longer than asked for."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a photograph ({error}); repair it or take it out") from error
     if short_side_px is not None and (scale := short_side_px / min(upright.size)) < 1.0:
         size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
         upright = upright.resize(size, Image.Resampling.LANCZOS)
     return np.asarray(upright)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion would clip a 16-bit grey scan to its darkest 256 levels."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from restoration.errors import DataError
 from restoration.publishing import publish_release
 from restoration.release import Release
 from training.cases import Case, png_of
-from training.trainer import generator_from_checkpoint
+from training.trainer import generator_from_checkpoint, weights_digest
+
+WEIGHTS_MEASURED = "SHA-256 of the weights"
+"""What a report says of the weights that it measured."""
 
 CARD = """# Model card: release of {created:%Y-%m-%d}
 
@@ -61,9 +64,14 @@ def publish_run(
     licence: str,
     failures: str,
 ) -> Release:
-    """Publish the averaged generator of a run. report: the folder that `evaluate` wrote."""
+    """Publish the averaged generator of a run. report: the folder that `evaluate` wrote.
+
+    Raises DataError if there is no report, or if it is not about these weights.
+    """
     generator, state = generator_from_checkpoint(run)
-    scores = read_scores(report)
+    evaluation = read_evaluation(report)
+    if evaluation["about"].get(WEIGHTS_MEASURED) != weights_digest(generator):
+        raise DataError(f"{report} measured other weights than {run} holds; run `python -m training evaluate` again")
     created = datetime.now(UTC).replace(microsecond=0)
     code_revision = find_code_revision()
     facts = read_facts(run)
@@ -89,7 +97,7 @@ def publish_run(
         model_card=card,
         recipe=state["recipe"],
         data_fingerprint=str(facts.get("data_fingerprint", "unknown")),
-        scores=scores,
+        scores=evaluation["scores"],
         code_revision=code_revision,
         created=created,
     )
@@ -102,12 +110,12 @@ def read_facts(run: Path) -> Mapping[str, Any]:
     return facts
 
 
-def read_scores(report: Path) -> dict[str, Any]:
+def read_evaluation(report: Path) -> dict[str, Any]:
     path = report / "evaluation.json"
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `python -m training evaluate` first, with --report {report}")
-    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["scores"]
-    return scores
+    evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return evaluation
 
 
 def summary_of(report: Path) -> str:

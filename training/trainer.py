@@ -1,6 +1,7 @@
 """The trainer: steps through a recipe's phases, keeps checkpoints, curves and sample grids, stops cleanly."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import signal
@@ -250,6 +251,15 @@ def generator_from_checkpoint(folder: Path) -> tuple[Generator, dict[str, Any]]:
     generator = build_generator("pix2pix" if is_pix2pix else "detect-fill", state["recipe"]["generator"])
     generator.load_state_dict(state["average"])
     return generator.requires_grad_(False).eval(), state
+
+
+def weights_digest(generator: Generator) -> str:
+    """SHA-256 over the names and values of the weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(generator.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def recipe_record(recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 
 from restoration.errors import NoRelease, ReleaseInvalid
-from restoration.release import Release, list_releases, load_generator, newest_release, read_release
+from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.restorer import Restorer
 
 from .small_generator import make_generator
@@ -75,7 +75,7 @@ def test_the_store_lists_numbers_and_nothing_else(release, store):
 
 def test_a_store_that_is_not_there_is_empty(tmp_path):
     assert list_releases(tmp_path / "nowhere") == []
-    assert newest_release(tmp_path / "nowhere") == (None, {})
+    assert Restorer.load_newest(tmp_path / "nowhere", device="cpu") == (None, {})
 
 
 @pytest.mark.parametrize("version", ["0002", "../0001", "", ".", "1"])
@@ -247,8 +247,8 @@ def test_the_newest_release_that_verifies_is_taken_and_why_is_told(release, publ
     (store / "0002" / WEIGHTS).unlink()
     (store / "0003").mkdir()
     (store / ".incoming-0004-half").mkdir()
-    newest, refused = newest_release(store)
-    assert newest.version == "0001"
+    restorer, refused = Restorer.load_newest(store, device="cpu")
+    assert restorer.release.version == "0001"
     assert list(refused) == ["0003", "0002"]
     assert "missing" in refused["0002"]
 
@@ -258,7 +258,7 @@ def test_the_newest_release_that_passes_its_self_test_is_loaded(release, publish
     second = publish()
     other = {name: weight.half() for name, weight in make_generator(seed=5).state_dict().items()}
     replace_file(second, WEIGHTS, save(other))
-    assert newest_release(store)[0].version == "0002"
+    assert read_release(store, "0002").manifest.version == "0002"
     restorer, refused = Restorer.load_newest(store, device="cpu")
     assert restorer.release.version == "0001"
     assert "self-test" in refused["0002"]

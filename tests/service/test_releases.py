@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from restoration.release import Release
+from restoration.restorer import Restorer
+
 from .serving import MakeClient, assert_problem, encode, grey_photo, publish, wait_until_ready
 
 PHOTO = encode(grey_photo())
@@ -81,6 +84,37 @@ def test_a_refused_release_is_tried_again_when_it_was_repaired(make_client: Make
     assert "0001" in assert_problem(client.get("/readyz"), 503, "not-ready")["detail"]
     manifest.write_bytes(intact)
     wait_until_ready(client)
+
+
+def test_a_load_that_failed_through_no_fault_of_the_release_is_tried_again(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, failures = Restorer.load, []
+
+    def fail_twice(release: Release, **options: object) -> Restorer:
+        if len(failures) < 2:
+            failures.append(release.version)
+            raise RuntimeError("out of memory")
+        return load(release, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Restorer, "load", fail_twice)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    assert failures == ["0001", "0001"]
+    assert client.get("/models").json()["active"] == "0001"
+
+
+def test_a_store_that_cannot_be_read_any_more_is_named(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client(model_store=own_store)
+
+    def fail(self: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    problem = assert_problem(client.get("/models"), 503, "not-ready")
+    assert problem["detail"] == f"the model store {own_store} cannot be read: Input/output error"
+    assert client.post("/restore", content=PHOTO).status_code == 200
 
 
 def test_a_pinned_release_is_served_though_a_newer_one_is_there(make_client: MakeClient, own_store: Path) -> None:

@@ -154,6 +154,18 @@ def test_a_run_is_not_written_over(training, photo_folder, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"a day of work"
 
 
+def test_a_run_does_not_go_on_with_other_data_or_arithmetic(training, photo_folder, tmp_path):
+    options = ["--run", tmp_path / "run", "--device", "cpu", "--minutes", "0", "--resume"]
+    assert training("train", photo_folder, *options[:-1])[0] == 0
+    code, _, error = training("train", photo_folder, *options, "--precision", "float32")
+    assert code == 2
+    assert "was started with other precision" in error_line(error)
+    more = write_photos(tmp_path / "more", [*names_for("train", 5), *names_for("evaluation", 1)])
+    code, _, error = training("train", more, *options)
+    assert code == 2
+    assert "was started with other data" in error_line(error)
+
+
 def test_a_device_that_is_not_there_is_one_line_and_exit_code_2(training, photo_folder):
     code, _, error = training("train", photo_folder, "--device", "cuda:99")
     assert code == 2
@@ -225,7 +237,7 @@ def test_train_stops_and_goes_on(training, photo_folder, tmp_path, recipe):
     assert code == 0
     assert "finished at step 6 of 6" in error
     facts = json.loads((tmp_path / "run.json").read_text())
-    assert facts.keys() == {"device", "data_fingerprint"}
+    assert facts.keys() == {"device", "data_fingerprint", "precision"}
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -278,9 +290,8 @@ def test_preview_draws_a_row_a_family_with_or_without_folders(
     code, _, error = training("preview", *folders, "--output", output, "--columns", "2", "--crop-px", "64")
     assert code == 0
     assert str(output) in error.replace("\n", "")
-    num_families = 8 if with_folders else 5
     with Image.open(output) as sheet:
-        assert sheet.size == (90 + 2 * 68, (num_families + 2) * 68)  # and mixtures, and their masks
+        assert sheet.size == (90 + 2 * 68, (8 + 2) * 68)  # the families, mixtures, and their masks
         masks = np.asarray(sheet)[-68:-4, 90:154]
         assert set(np.unique(masks)) <= {0, 255}
 

@@ -50,6 +50,12 @@ def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):
         load_photos(tmp_path, "train", held_out_share=0.05)
 
 
+def test_a_grey_scan_of_16_bits_keeps_its_brightness(tmp_path):
+    levels = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(levels).save(tmp_path / "scan.png")
+    assert np.array_equal(read_photo(tmp_path / "scan.png")[:, :, 1], (levels >> 8).astype(np.uint8))
+
+
 @pytest.mark.parametrize("content", [b"these are words", b""])
 def test_a_file_that_is_no_photograph_is_named(tmp_path, content):
     (tmp_path / names_for("train", 1)[0]).write_bytes(content)

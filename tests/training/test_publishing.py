@@ -12,9 +12,9 @@ from restoration.restorer import Restorer
 from training import publishing
 from training.cases import make_case
 from training.evaluation import do_nothing, evaluate
-from training.publishing import find_code_revision, publish_run, read_scores, summary_of
+from training.publishing import WEIGHTS_MEASURED, find_code_revision, publish_run, read_evaluation, summary_of
 from training.samples import crop_sample
-from training.trainer import Trainer
+from training.trainer import Trainer, generator_from_checkpoint, weights_digest
 
 from .small_recipes import DETECT_FILL, make_source, settings_for
 
@@ -28,9 +28,14 @@ def golden(bank):
 def run(bank, golden, tmp_path_factory):
     """A run of a few steps with its report."""
     folder = tmp_path_factory.mktemp("run")
-    Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(folder)).train()
+    trainer = Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(folder))
+    for generator in (trainer.generator, trainer.average):  # untrained answers are too large for bfloat16
+        for network in (generator.detector, generator.filler):
+            network.head.weight.data.mul_(0.1)
+    trainer.train()
     (folder / "run.json").write_text(json.dumps({"device": "an abacus", "data_fingerprint": "12ab"}))
-    evaluate([golden], {"nothing": do_nothing}, lpips=None, about={}).save(folder / "report")
+    about = {WEIGHTS_MEASURED: weights_digest(generator_from_checkpoint(folder)[0])}
+    evaluate([golden], {"nothing": do_nothing}, lpips=None, about=about).save(folder / "report")
     return folder
 
 
@@ -63,12 +68,20 @@ def test_a_run_without_a_report_is_not_published(run, golden, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+def test_a_report_about_other_weights_is_not_published_with_these(run, golden, tmp_path):
+    report = tmp_path / "report"
+    evaluate([golden], {"nothing": do_nothing}, lpips=None, about={WEIGHTS_MEASURED: "of yesterday's"}).save(report)
+    with pytest.raises(DataError, match=r"measured other weights than .* holds; run `python -m training evaluate`"):
+        publish_run(run, tmp_path / "store", golden=golden, report=report, data="", licence="", failures="")
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_summary_is_the_report_s_first_table(run):
     lines = summary_of(run / "report").splitlines()
     assert lines[0].startswith("| method | PSNR, dB |")
     assert lines[2].startswith("| nothing |")
     assert len(lines) == 3
-    assert np.isfinite(read_scores(run / "report")["nothing"]["mixtures"]["psnr"])
+    assert np.isfinite(read_evaluation(run / "report")["scores"]["nothing"]["mixtures"]["psnr"])
 
 
 def test_the_code_revision_is_the_commit_marked_when_it_was_changed(tmp_path, monkeypatch):
