@@ -92,7 +92,7 @@ def test_only_tiles_that_the_mask_touches_are_filled():
     samples[20:24, 20:24] = 255
     generator = WhiteIsDamage()
     restore_photo(photo_of(samples), generator)
-    assert generator.num_detected == 36
+    assert generator.num_detected == 49
     assert generator.num_filled == 1
 
 
