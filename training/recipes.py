@@ -98,7 +98,8 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.45, 0.35, 0.15, 0.05)),
     )
     # Long, in large steps and batches: what the detector still lacked was time
-    decisive = replace(strict, num_steps=8_500, num_crops=16, learning_rate=8e-4, warm_up_steps=200)
+    decisive = replace(strict, num_steps=6_500, num_crops=16, learning_rate=8e-4, warm_up_steps=200)
+    calm = replace(sober, num_steps=1_600, num_crops=16, learning_rate=1.6e-4, warm_up_steps=0)
     fill = Phase("filler", 4_200, num_crops=16, crop_px=128, learning_rate=6e-4, warm_up_steps=300, decays=True)
     judged = Phase(
         "filler",
@@ -125,7 +126,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     return Recipe(
         name="detect-fill",
         generator=DetectFillConfig(),
-        phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive),
+        phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
         ema_decay=0.999,
