@@ -6,10 +6,10 @@ from scipy import ndimage
 from restoration.errors import InvalidOption
 
 SENSITIVITIES = (0.0, 0.5, 1.0)
-SEED_THRESHOLDS = ((0.97, 0.80, 0.05), (0.99, 0.97, 0.30))
+SEED_THRESHOLDS = ((0.99, 0.92, 0.04), (0.998, 0.99, 0.20))
 """Damage starts to be repaired from the first certainty on, and is repaired in full from the second, at the
 sensitivities above and between them."""
-SUSPECT_THRESHOLDS = ((0.70, 0.40, 0.02), (0.90, 0.70, 0.10))
+SUSPECT_THRESHOLDS = ((0.30, 0.07, 0.02), (0.70, 0.48, 0.10))
 """The same for what is connected to a seed: faint stretches of a certain scratch."""
 NUM_GRADES = 8
 

@@ -125,7 +125,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     judged_large = replace(judged, num_steps=700, see_through_share=0.75, wrong_mask_share=0.5)
     return Recipe(
         name="detect-fill",
-        generator=DetectFillConfig(),
+        generator=DetectFillConfig(detector_shift=3.0),
         phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),

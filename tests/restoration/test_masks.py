@@ -25,14 +25,14 @@ def test_certain_damage_is_masked_at_any_sensitivity():
 
 def test_the_faint_stretch_of_a_certain_scratch_survives():
     damage_map = empty_map()
-    damage_map[50, 10:40] = 250
-    damage_map[50, 40:90] = 190
+    damage_map[50, 10:40] = 255
+    damage_map[50, 40:90] = 160
     assert (grade_damage(damage_map)[50, 10:90] == 255).all()
 
 
 def test_a_faint_island_does_not_survive():
     damage_map = empty_map()
-    damage_map[50, 10:40] = 250
+    damage_map[50, 10:40] = 255
     damage_map[20, 10:40] = 160
     opacities = grade_damage(damage_map)
     assert (opacities[50, 10:40] == 255).all()
@@ -70,7 +70,7 @@ def test_damage_on_the_brink_fades_in_by_grades():
 def test_a_bridge_on_the_brink_joins_no_more_than_its_own_grade():
     damage_map = empty_map()
     damage_map[50, 10:40] = 255
-    damage_map[50, 40:60] = 110  # just above where suspects start
+    damage_map[50, 40:60] = 20  # just above where suspects start
     damage_map[50, 60:90] = 190
     opacities = grade_damage(damage_map)
     assert (opacities[50, 10:40] == 255).all()
