@@ -21,6 +21,7 @@ from training.splits import Split, list_images, select_split
 FAMILIES = ("strokes", "hairlines", "scratches", "dust", "fibres", "creases", "stains", "holes")
 INNOCENT = "captions"
 """What lies on a photo and is no damage: writing and printed dates. The bank holds it beside the families."""
+IN_BANK = (*FAMILIES, INNOCENT)
 
 FAMILY_OF_FOLDER = {
     "dirt": "dust",
@@ -53,7 +54,7 @@ def build_bank(
     *,
     overlay_folder: Path | None = None,
     held_out_share: float = 0.1,
-    families: tuple[str, ...] = (*FAMILIES, INNOCENT),
+    families: tuple[str, ...] = IN_BANK,
     side_px: int = 320,
     num_per_family: int = 160,
     seed: int = 0,
@@ -65,7 +66,7 @@ def build_bank(
     stream = {"train": 0, "evaluation": 1}[split]
     overlays = {}
     for family in families:
-        rng = np.random.default_rng([seed, stream, (*FAMILIES, INNOCENT).index(family)])
+        rng = np.random.default_rng([seed, stream, IN_BANK.index(family)])
         drawn = [draw_overlay(family, side_px, rng) for _ in range(num_per_family)]
         read = _read_overlays(overlay_folder, family, split, held_out_share, side_px, num_per_family, rng)
         overlays[family] = torch.from_numpy(np.stack(drawn + read))
