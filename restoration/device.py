@@ -25,6 +25,10 @@ class TileGenerator(Protocol):
     @property
     def batch_size(self) -> int: ...
 
+    @property
+    def detector_radius_px(self) -> int:
+        """See `Generator.detector_radius_px`."""
+
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
 
@@ -61,6 +65,10 @@ class DeviceGenerator:
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns (N, 1, T, T) float32 in [0, 1]."""
         return self._compute(self._generator.detect, tiles)
+
+    @property
+    def detector_radius_px(self) -> int:
+        return self._generator.detector_radius_px
 
     @property
     def conditions(self) -> tuple[str, ...]:

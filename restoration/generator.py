@@ -30,6 +30,11 @@ class Generator(nn.Module):
     conditions: ClassVar[tuple[str, ...]] = ()
     config: Any
 
+    @property
+    def detector_radius_px(self) -> int:
+        """How far around a sample the damage map depends on the tile: the radius of the receptive field."""
+        raise NotImplementedError
+
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float in [0, 1]; returns the damage map, (N, 1, T, T) float in [0, 1]."""
         raise NotImplementedError
@@ -49,10 +54,14 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True)
 class DetectFillConfig:
-    """Channels at 1/2, 1/4, 1/8 and 1/16 of the tile's side; dilations of the blocks at 1/16."""
+    """Channels at 1/2, 1/4, 1/8 ... of the tile's side; dilations of the blocks at the last of these.
 
-    detector_channels: tuple[int, ...] = (32, 48, 96, 128)
-    detector_dilations: tuple[int, ...] = (1, 2, 4)
+    The detector's defaults keep its receptive field within half of the overlap of two tiles, so that its map does not
+    depend on where the tiles lie.
+    """
+
+    detector_channels: tuple[int, ...] = (32, 48, 96)
+    detector_dilations: tuple[int, ...] = (1, 1, 1, 1)
     filler_channels: tuple[int, ...] = (40, 80, 144, 224)
     filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
     detector_shift: float = 0.0
@@ -90,6 +99,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))
         self.decoders = nn.ModuleList(ResidualConv(c) for c in channels[:-1])
         self.head = nn.Conv2d(channels[0], out_channels * 4, 3, padding=1)
+        self.radius_px = _receptive_radius_px(len(channels), dilations)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -120,6 +130,16 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.head(x), 2)
 
 
+def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:
+    """How far from a sample of a UNet's answer its receptive field reaches.
+
+    Stem, head, and at each level an encoder, a strided convolution and a decoder see one cell around; the sample may lie
+    at either end of its coarsest cell.
+    """
+    *fine_px, coarsest_px = [2 ** (level + 1) for level in range(num_levels)]
+    return 2 * 2 + 3 * sum(fine_px) + coarsest_px * sum(dilations) + coarsest_px - 1
+
+
 class DetectFill(Generator):
     """Detect, erase, fill: two U-Nets with skip connections in one release.
 
@@ -136,6 +156,10 @@ class DetectFill(Generator):
         self.config = config or DetectFillConfig()
         self.detector = UNet(3, 1, self.config.detector_channels, self.config.detector_dilations)
         self.filler = UNet(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
+
+    @property
+    def detector_radius_px(self) -> int:
+        return self.detector.radius_px
 
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.sigmoid(self.detect_logits(tiles).float() - self.config.detector_shift)
@@ -218,6 +242,10 @@ class Pix2Pix(Generator):
             x = torch.cat([up(x), skip], dim=1)
         restored: Tensor = self.head(x)
         return restored
+
+    @property
+    def detector_radius_px(self) -> int:
+        return 0
 
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.ones_like(tiles[:, :1], dtype=torch.float32)

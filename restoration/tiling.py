@@ -2,6 +2,9 @@
 
 Neighbouring tiles are blended with raised-cosine windows, normalised along each axis so that they sum to 1 at every
 pixel. The weights of a pixel are then known without a weight accumulator, and a photo can be blended band by band.
+
+Of a network that looks no farther than a tile's margin, what lies inside the margin does not depend on where the tile
+lies, if tiles are moved by whole cells of the network: `margin_px` and `cell_px`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +23,7 @@ class TilePlan:
     width_px: int
     tile_px: int
     overlap_px: int
+    margin_px: int
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
 
@@ -32,41 +36,60 @@ class TilePlan:
 
 
 def plan_tiles(
-    height_px: int, width_px: int, *, tile_px: int = 256, overlap_px: int = 64, offset_px: int = 0
+    height_px: int,
+    width_px: int,
+    *,
+    tile_px: int = 256,
+    overlap_px: int = 64,
+    margin_px: int = 0,
+    cell_px: int = 1,
+    offset_px: int = 0,
 ) -> TilePlan:
     """Lay tiles over a photo so that neighbours overlap by at least `overlap_px`.
 
-    The last row and column are aligned to the far edge. `offset_px` moves the grid (the first row and column stay at
-    the near edge), to compare the results of two grids. Raises InvalidOption for sizes that make no grid.
+    Every tile starts at a multiple of `cell_px`; the last row and column reach the far edge, or less than a cell beyond
+    it. Nothing within `margin_px` of a tile's edge is used, except at the photo's own. `offset_px` moves the grid (the
+    first row and column stay at the near edge), to compare the results of two grids. Raises InvalidOption for sizes
+    that make no grid.
     """
-    if min(height_px, width_px, tile_px) < 1:
-        raise InvalidOption(f"a {height_px} x {width_px} photo in tiles of {tile_px} px: every size must be at least 1")
+    if min(height_px, width_px, tile_px, cell_px) < 1:
+        raise InvalidOption(
+            f"a {height_px} x {width_px} photo in tiles of {tile_px} px, cells of {cell_px} px: every size must be at "
+            "least 1"
+        )
     if not 0 <= overlap_px < tile_px:
         raise InvalidOption(f"overlap_px is {overlap_px}, expected at least 0 and less than the tile's {tile_px}")
+    if not 0 <= 2 * margin_px <= overlap_px:
+        raise InvalidOption(
+            f"margin_px is {margin_px}, expected at least 0 and at most half the overlap's {overlap_px}"
+        )
     stride_px = tile_px - overlap_px
-    tops = _starts(height_px, tile_px, stride_px, offset_px)
-    lefts = _starts(width_px, tile_px, stride_px, offset_px)
-    return TilePlan(height_px, width_px, tile_px, overlap_px, tops, lefts)
+    if any(extent % cell_px for extent in (tile_px, stride_px, offset_px)):
+        raise InvalidOption(
+            f"tile, stride and offset are {tile_px}, {stride_px} and {offset_px} px, not multiples of "
+            f"the cell's {cell_px}"
+        )
+    tops = _starts(height_px, tile_px, stride_px, cell_px, offset_px)
+    lefts = _starts(width_px, tile_px, stride_px, cell_px, offset_px)
+    return TilePlan(height_px, width_px, tile_px, overlap_px, margin_px, tops, lefts)
 
 
-def _starts(length_px: int, tile_px: int, stride_px: int, offset_px: int) -> tuple[int, ...]:
-    last = max(0, length_px - tile_px)
+def _starts(length_px: int, tile_px: int, stride_px: int, cell_px: int, offset_px: int) -> tuple[int, ...]:
+    last = max(0, -(-(length_px - tile_px) // cell_px) * cell_px)
     return tuple(sorted({0, *range(offset_px % stride_px, last, stride_px), last}))
 
 
 def cut_tiles(samples: np.ndarray, plan: TilePlan) -> Iterator[np.ndarray]:
     """Cut the tiles lazily, row-major.
 
-    samples: (H, W, C) of any dtype; yields (tile_px, tile_px, C), views where the photo is at least a tile large. A
-    smaller photo is mirrored beyond its bottom and right edge.
+    samples: (H, W, C) of any dtype; yields (tile_px, tile_px, C), views except where a tile reaches beyond the photo,
+    which is mirrored there.
     """
     _expect_size(samples, plan)
-    bottom_px = max(0, plan.tile_px - plan.height_px)
-    right_px = max(0, plan.tile_px - plan.width_px)
-    if bottom_px or right_px:
-        samples = np.pad(samples, ((0, bottom_px), (0, right_px), (0, 0)), mode="reflect")
     for top, left in plan.corners():
-        yield samples[top : top + plan.tile_px, left : left + plan.tile_px]
+        tile = samples[top : top + plan.tile_px, left : left + plan.tile_px]
+        missing = [(0, plan.tile_px - extent) for extent in tile.shape[:2]]
+        yield np.pad(tile, (*missing, (0, 0)), mode="reflect") if tile.shape[:2] != (plan.tile_px,) * 2 else tile
 
 
 def blend_tiles(
@@ -94,7 +117,7 @@ def blend_tiles(
 
 
 def _add_tile(area: np.ndarray, tile: np.ndarray, row_window: np.ndarray, column_window: np.ndarray) -> None:
-    num_rows, num_columns = len(row_window), len(column_window)  # less than a tile for a photo that was padded
+    num_rows, num_columns = len(row_window), len(column_window)  # less than a tile where it reaches beyond the photo
     weighted = tile[:num_rows, :num_columns] * row_window[:, None, None]
     weighted *= column_window[:, None]
     area[:num_rows] += weighted
@@ -105,7 +128,7 @@ def _windows(length_px: int, starts: tuple[int, ...], plan: TilePlan) -> list[np
     total = np.zeros(length_px)
     raw = []
     for start in starts:
-        window = _raised_cosine(start, min(length_px, plan.tile_px), length_px, plan.overlap_px)
+        window = _raised_cosine(start, min(length_px - start, plan.tile_px), length_px, plan)
         total[start : start + len(window)] += window
         raw.append(window)
     return [
@@ -114,8 +137,8 @@ def _windows(length_px: int, starts: tuple[int, ...], plan: TilePlan) -> list[np
     ]
 
 
-def _raised_cosine(start: int, size_px: int, length_px: int, overlap_px: int) -> np.ndarray:
-    """sin² ramps over the overlap, flat where the tile ends with the photo; positive everywhere."""
+def _raised_cosine(start: int, size_px: int, length_px: int, plan: TilePlan) -> np.ndarray:
+    """0 in the margins, sin² ramps over what is left of the overlap, flat where the tile ends with the photo."""
     to_near_edge = np.arange(size_px) + 0.5
     to_far_edge = to_near_edge[::-1]
     distance_px = np.full(size_px, np.inf)
@@ -123,9 +146,11 @@ def _raised_cosine(start: int, size_px: int, length_px: int, overlap_px: int) ->
         distance_px = np.minimum(distance_px, to_near_edge)
     if start + size_px < length_px:
         distance_px = np.minimum(distance_px, to_far_edge)
-    if overlap_px == 0:
-        return np.ones(size_px)
-    ramp: np.ndarray = np.sin(np.minimum(distance_px / overlap_px, 1.0) * (np.pi / 2)) ** 2
+    distance_px = distance_px - plan.margin_px
+    ramp_px = plan.overlap_px - 2 * plan.margin_px
+    if ramp_px == 0:
+        return (distance_px > 0).astype(np.float64)
+    ramp: np.ndarray = np.sin(np.clip(distance_px / ramp_px, 0.0, 1.0) * (np.pi / 2)) ** 2
     return ramp
 
 

@@ -42,7 +42,16 @@ Damaged = Annotated[
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoint, curves, sample grids.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the resolved settings and stop.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-RecipeOption = Annotated[RecipeName, typer.Option(help="detect-fill is ours; pix2pix is the original notebook's.")]
+RecipeOption = Annotated[
+    RecipeName,
+    typer.Option(
+        help="detect-fill is ours; fine-tune goes on from a release (--start-from); pix2pix is the original notebook's."
+    ),
+]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a release, such as model_store/0003: start with its weights where they fit."),
+]
 Minutes = Annotated[
     float | None, typer.Option(help="Stop with a checkpoint after this many minutes; --resume goes on.", min=0)
 ]
@@ -72,6 +81,7 @@ def train_command(
     damaged: Damaged = None,
     overlays: Overlays = None,
     recipe: RecipeOption = "detect-fill",
+    start_from: StartFrom = None,
     run: RunFolder = RUN,
     resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
     minutes: Minutes = None,
@@ -98,9 +108,10 @@ def train_command(
         max_seconds=None if minutes is None else minutes * 60,
     )
     if dry_run:
-        show({"data": vars(data), "settings": vars(settings), "recipe": recipe_record(resolved)})
+        shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from}
+        show({**shown, "recipe": recipe_record(resolved)})
         return
-    train(resolved, data, settings, resume=resume)
+    train(resolved, data, settings, resume=resume, start_from=start_from)
 
 
 @app.command("evaluate")
@@ -152,6 +163,7 @@ def run_command(
     photos: Photos,
     overlays: Overlays = None,
     recipe: RecipeOption = "detect-fill",
+    start_from: StartFrom = None,
     run: RunFolder = RUN,
     resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
     steps_factor: StepsFactor = 1.0,
@@ -177,9 +189,10 @@ def run_command(
     data = Data(photos, None, overlays)
     settings = RunSettings(run, choose_device(device), getattr(torch, precision), workers)
     if dry_run:
-        show({"data": vars(data), "settings": vars(settings), "recipe": recipe_record(resolved), "store": model_store})
+        shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from, "store": model_store}
+        show({**shown, "recipe": recipe_record(resolved)})
         return
-    if not train(resolved, data, settings, resume=resume):
+    if not train(resolved, data, settings, resume=resume, start_from=start_from):
         raise typer.Exit(1)
     report = run / "report"
     evaluate_runs(data, run, None, report, lpips_weights, num_cases, settings.device)

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from restoration.errors import CheckpointError, DataError, InvalidOption
+from restoration.release import load_generator, read_release
 from restoration.tensors import to_samples
 from training.cases import CASE_FAMILIES, Case, damage_config, make_case, make_cases
 from training.damage import make_pairs
@@ -82,8 +83,8 @@ def resolve_recipe(name: RecipeName, photos: Path, steps_factor: float, seed: in
     return recipe if steps_factor == 1.0 else scale_steps(recipe, steps_factor)
 
 
-def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) -> bool:
-    """Returns whether the recipe was finished."""
+def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, start_from: Path | None = None) -> bool:
+    """start_from: the folder of a release whose weights a new run starts with. Returns whether it was finished."""
     has_checkpoint = (settings.folder / "checkpoint.pt").exists()
     if has_checkpoint and not resume:
         raise InvalidOption(f"{settings.folder} holds a checkpoint; go on with --resume, or name another --run")
@@ -94,10 +95,15 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) ->
         "device": describe(settings.device),
         "data_fingerprint": data.fingerprint(),
         "precision": str(settings.precision).removeprefix("torch."),
+        "started_from": "" if start_from is None else start_from.resolve().name,
     }
     if resume:
         trainer.resume()
         expect_same_run(settings.folder, facts)
+    elif start_from is not None:
+        release = read_release(start_from.resolve().parent, start_from.resolve().name)
+        num_adopted = trainer.adopt_weights(load_generator(release))
+        console.print(f"took over {num_adopted} of {len(trainer.generator.state_dict())} weights of {release.version}")
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     finished = trainer.train()
@@ -108,7 +114,11 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool) ->
 def expect_same_run(run: Path, facts: Mapping[str, str]) -> None:
     """A run that goes on with other data or arithmetic is another run. Raises CheckpointError."""
     before = read_facts(run)
-    for name, title in (("data_fingerprint", "data"), ("precision", "precision")):
+    for name, title in (
+        ("data_fingerprint", "data"),
+        ("precision", "precision"),
+        ("started_from", "starting weights"),
+    ):
         if before.get(name, facts[name]) != facts[name]:
             raise CheckpointError(
                 f"{run} was started with other {title}; start a new folder, or give the same options as it was "
@@ -150,7 +160,7 @@ def evaluate_runs(
         recipe_name = state["recipe"]["name"]
         name = recipe_name if recipe_name not in methods else f"{recipe_name}, {folder.name}"
         methods[name] = method_of(generator, device)
-        if recipe_name == "detect-fill":
+        if recipe_name != "pix2pix":
             methods[f"{name}, true mask"] = method_told(generator, device)
         about[f"{name}, training"] = f"{state['trained_seconds'] / 60:.0f} minutes, {state['step']:,} steps"
         held_out_share = state["recipe"]["held_out_share"]

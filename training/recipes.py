@@ -10,7 +10,7 @@ from training.discriminator import PatchGANConfig
 from training.photos import CropConfig
 
 PhaseName = Literal["detector", "filler", "pix2pix"]
-RecipeName = Literal["detect-fill", "pix2pix"]
+RecipeName = Literal["detect-fill", "fine-tune", "pix2pix"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,25 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     )
 
 
+def fine_tune_recipe(num_photos: int) -> Recipe:
+    """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
+
+    The rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
+    """
+    steady = Phase(
+        "detector",
+        14_000,
+        num_crops=8,
+        crop_px=256,
+        learning_rate=6e-4,
+        warm_up_steps=300,
+        damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
+        samples_count_alike=True,
+    )
+    falling = replace(steady, num_steps=10_000, warm_up_steps=0, decays=True)
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling))
+
+
 LATE_WEIGHTS = {
     "strokes": 2.0,
     "hairlines": 2.5,
@@ -143,7 +162,11 @@ LATE_WEIGHTS = {
     "holes": 0.7,
 }
 
-RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {"detect-fill": detect_fill_recipe, "pix2pix": pix2pix_recipe}
+RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {
+    "detect-fill": detect_fill_recipe,
+    "fine-tune": fine_tune_recipe,
+    "pix2pix": pix2pix_recipe,
+}
 
 
 def scale_steps(recipe: Recipe, factor: float) -> Recipe:

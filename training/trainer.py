@@ -226,6 +226,24 @@ class Trainer:
         if torch.cuda.is_available() and "cuda_random_state" in state:
             torch.cuda.set_rng_state_all(state["cuda_random_state"])
 
+    @torch.no_grad()
+    def adopt_weights(self, generator: Generator) -> int:
+        """Start from another generator's weights: those that fit by name and shape. Returns how many did.
+
+        Raises CheckpointError if none fits.
+        """
+        given = generator.state_dict()
+        own = self.generator.state_dict()
+        fitting = {name: weight for name, weight in given.items() if name in own and own[name].shape == weight.shape}
+        if not fitting:
+            raise CheckpointError(
+                f"no weight of the {generator.architecture} generator fits this recipe's "
+                f"{self.generator.architecture}; start from another release, or from nothing"
+            )
+        for network in (self.generator, self.average):
+            network.load_state_dict(fitting, strict=False)
+        return len(fitting)
+
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -11,11 +11,11 @@ from restoration.generator import Generator, build_generator
 SMALL = {"detector_channels": [8, 12, 16, 16], "filler_channels": [8, 12, 16, 24]}
 
 
-def make_generator(*, seed: int = 0, damage_logit: float | None = None) -> Generator:
+def make_generator(*, seed: int = 0, damage_logit: float | None = None, **config: object) -> Generator:
     """A small generator with random weights. Given a logit, its detector says that everywhere, whatever it sees."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = build_generator("detect-fill", SMALL).eval()
+        generator = build_generator("detect-fill", SMALL | config).eval()
     for network in (generator.detector, generator.filler):
         network.head.weight.data.mul_(0.1)  # untrained logits are so large that bfloat16 rounds them by many levels
     if damage_logit is not None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restoration.errors import ReleaseInvalid
 from restoration.generator import DetectFill, Pix2Pix, build_generator, config_of
+from restoration.passes import OVERLAP_PX
 from restoration.tensors import to_model_range
 
 from .small_generator import SMALL, make_generator
@@ -151,6 +152,25 @@ def test_ours_takes_any_multiple_of_32(height_px, width_px):
     with torch.inference_mode():
         assert generator.detect(tiles).shape == mask.shape
         assert generator.fill(tiles, mask).shape == tiles.shape
+
+
+@pytest.mark.parametrize(
+    "config", [{}, SMALL, {"detector_channels": (8, 8), "detector_dilations": (1, 2)}], ids=["ours", "small", "shallow"]
+)
+def test_the_damage_map_depends_on_nothing_beyond_the_detector_s_radius(config):
+    generator = build_generator("detect-fill", config)
+    cell_px = 2 ** len(generator.config.detector_channels)
+    farthest_px = 0
+    for middle in range(192, 192 + cell_px):
+        tiles = torch.rand(1, 3, 384, 384, requires_grad=True)
+        generator.detect_logits(tiles)[0, 0, middle, middle].backward()
+        rows_and_columns = tiles.grad[0].abs().sum(dim=0).nonzero()
+        farthest_px = max(farthest_px, int((rows_and_columns - middle).abs().max()))
+    assert farthest_px == generator.detector_radius_px
+
+
+def test_ours_looks_no_farther_than_half_of_the_overlap_of_two_tiles():
+    assert DetectFill().detector_radius_px <= OVERLAP_PX // 2
 
 
 def test_erased_samples_cannot_influence_the_fill():

@@ -10,6 +10,7 @@ from skimage import data
 from restoration.device import DeviceGenerator
 from restoration.errors import InvalidOption
 from restoration.generator import build_generator
+from restoration.passes import TilePass
 from restoration.photo import Photo, decode_photo, encode_photo
 from restoration.restorer import RestoreOptions, restore_photo
 
@@ -22,6 +23,7 @@ class WhiteIsDamage:
     """Takes what is all but white for damage and paints it blue: what a trained generator does, in one line each."""
 
     batch_size = 4
+    detector_radius_px = 0
     conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -266,6 +268,22 @@ def test_a_painter_that_sees_only_what_is_near_gives_the_same_picture_on_any_gri
     photo = photo_of(scratched(700, 700)[0])
     one, other = (restore_photo(photo, Blurs(), offset_px=offset_px).samples for offset_px in (0, 96))
     assert np.abs(one.astype(int) - other.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("size", [(700, 700), (389, 517)], ids=str)
+def test_the_damage_map_is_the_same_on_any_grid(precision, size):
+    """Not nearly: a map that differs by a level may put a whole scratch on either side of a threshold."""
+    one_pass = {
+        offset_px: TilePass(
+            DeviceGenerator(make_generator(detector_channels=(8, 12, 16)), CPU, precision), offset_px=offset_px
+        )
+        for offset_px in (0, 32, 64)
+    }
+    maps = [each.detect(dark_photo(*size)) for each in one_pass.values()]
+    assert maps[0].std() > 1.0
+    for other in maps[1:]:
+        assert np.array_equal(maps[0], other)
 
 
 def test_seconds_are_told_by_stage():

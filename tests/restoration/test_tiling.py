@@ -129,8 +129,54 @@ def test_tiles_are_taken_only_when_their_band_is_due():
     assert len(taken) == len(plan.lefts)
 
 
+def test_tiles_start_at_whole_cells_and_the_last_reaches_at_most_a_cell_beyond_the_photo():
+    plan = plan_tiles(1000, 700, tile_px=256, overlap_px=128, cell_px=32, offset_px=64)
+    assert plan.tops == (0, 64, 192, 320, 448, 576, 704, 768)
+    assert plan.lefts == (0, 64, 192, 320, 448)
+    assert 0 <= plan.tops[-1] + 256 - 1000 < 32
+
+
+def test_what_reaches_beyond_the_photo_is_mirrored_and_not_given_back():
+    samples = np.random.default_rng(0).random((300, 256, 3), np.float32)
+    plan = plan_tiles(300, 256, overlap_px=128, cell_px=32)
+    assert plan.tops == (0, 64)
+    _, last = cut_tiles(samples, plan)
+    assert np.array_equal(last[236:], samples[298:278:-1])
+    np.testing.assert_allclose(blend_whole(plan, cut_tiles(samples, plan)), samples, atol=1e-6)
+
+
+def test_nothing_of_a_tile_s_margin_is_used_but_at_the_photo_s_own_edges():
+    plan = plan_tiles(512, 512, tile_px=256, overlap_px=128, margin_px=64)
+    marked = []
+    for top, left in plan.corners():
+        tile = np.ones((256, 256, 1), np.float32)
+        for is_edge, margin in (
+            (top == 0, np.s_[:64]),
+            (top == 256, np.s_[192:]),
+            (left == 0, np.s_[:, :64]),
+            (left == 256, np.s_[:, 192:]),
+        ):
+            if not is_edge:
+                tile[margin] = 1e9
+        marked.append(tile)
+    assert (blend_whole(plan, marked, num_channels=1) == 1.0).all()
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"height_px": 0}, {"width_px": -1}, {"tile_px": 0}, {"overlap_px": 256}, {"overlap_px": -1}], ids=str
+    "wrong",
+    [
+        {"height_px": 0},
+        {"width_px": -1},
+        {"tile_px": 0},
+        {"overlap_px": 256},
+        {"overlap_px": -1},
+        {"margin_px": 33},
+        {"margin_px": -1},
+        {"cell_px": 0},
+        {"cell_px": 24},
+        {"cell_px": 32, "offset_px": 40},
+    ],
+    ids=str,
 )
 def test_sizes_that_make_no_grid_are_refused(wrong):
     with pytest.raises(InvalidOption):
