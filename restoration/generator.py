@@ -133,10 +133,10 @@ class UNet(nn.Module):
 def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:
     """How far from a sample of a UNet's answer its receptive field reaches.
 
-    Stem, head, and at each level an encoder, a strided convolution and a decoder see one cell around; the sample may lie
-    at either end of its coarsest cell.
+    Stem, head, and at each level an encoder, a strided convolution and a decoder see one cell around; the sample may
+    lie at either end of its coarsest cell.
     """
-    *fine_px, coarsest_px = [2 ** (level + 1) for level in range(num_levels)]
+    *fine_px, coarsest_px = [1 << (level + 1) for level in range(num_levels)]
     return 2 * 2 + 3 * sum(fine_px) + coarsest_px * sum(dilations) + coarsest_px - 1
 
 
