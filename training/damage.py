@@ -5,7 +5,9 @@ whole photo (`age_photos`) goes into both pictures of a pair, what hides part of
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,19 +29,20 @@ class FamilyLook:
 
     strength: tuple[float, float] = (0.3, 1.0)
     zoom: tuple[float, float] = (0.4, 2.0)  # overlay's side over the photo's short side
-    share_light: float = 0.7  # else dark
+    share_light: float = 0.6  # else dark
+    share_solid: float = 0.4  # opaque throughout, with hard edges
     share_multiplied: float = 0.0  # a stain tints what is under it, paint covers it
 
 
 LOOKS: dict[str, FamilyLook] = {
-    "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.8),
-    "hairlines": FamilyLook(strength=(0.25, 1.0), zoom=(0.7, 2.5), share_light=0.7),
-    "scratches": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.75),
-    "dust": FamilyLook(strength=(0.35, 1.0), zoom=(0.6, 2.5), share_light=0.6),
+    "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.65),
+    "hairlines": FamilyLook(strength=(0.25, 1.0), zoom=(0.7, 2.5)),
+    "scratches": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5)),
+    "dust": FamilyLook(strength=(0.4, 1.0), zoom=(0.6, 2.5), share_light=0.5, share_solid=0.6),
     "fibres": FamilyLook(strength=(0.3, 1.0), zoom=(0.5, 2.2), share_light=0.5),
-    "creases": FamilyLook(strength=(0.6, 1.0), zoom=(0.8, 2.5), share_light=0.9),
-    "stains": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_multiplied=0.7),
-    "holes": FamilyLook(strength=(0.97, 1.0), zoom=(0.9, 2.0), share_light=0.7),
+    "creases": FamilyLook(strength=(0.6, 1.0), zoom=(0.8, 2.5), share_light=0.8, share_solid=0.2),
+    "stains": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_solid=0.1, share_multiplied=0.7),
+    "holes": FamilyLook(strength=(0.97, 1.0), zoom=(0.9, 2.0)),
     INNOCENT: FamilyLook(strength=(0.8, 1.0), zoom=(0.7, 2.5), share_light=0.5),
 }
 
@@ -135,6 +138,14 @@ def chance(n: int, probability: float, rng: torch.Generator) -> Tensor:
     return (torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < probability).float()
 
 
+def change_some(photos: Tensor, probability: float, rng: torch.Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `change` to a random part of the photos: (N, C, H, W) to the same shape."""
+    chosen = (torch.rand(len(photos), generator=rng, device=rng.device) < probability).nonzero()[:, 0]
+    if not len(chosen):
+        return photos
+    return photos.index_copy(0, chosen, change(photos[chosen]))
+
+
 def normal(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=rng, device=rng.device)
 
@@ -151,26 +162,53 @@ def to_grey(photos: Tensor) -> Tensor:
 
 
 def age_photos(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """Some photos become grey, sepia, harder or faded, softer or grainy; most keep their colours."""
-    n = photos.shape[0]
-    # Overexposed or printed hard: collars and skies without detail, which are not holes
+    """Some photos become negatives, grey, sepia, harder or faded, softer or grainy; most keep their colours."""
+    for probability, age in (
+        (0.05, invert),
+        (0.2, expose),
+        (0.4, tone_down),
+        (0.3, fade_out),
+        (0.3, defocus),
+        (0.4, add_grain),
+    ):
+        photos = change_some(photos, probability, rng, partial(age, rng=rng))
+    return photos.clamp(0, 1)
+
+
+def invert(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """A negative."""
+    return 1.0 - photos
+
+
+def defocus(photos: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.lerp(photos, soften(photos), uniform(len(photos), 0.3, 1.0, rng))
+
+
+def expose(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """Overexposed or printed hard: collars and skies without detail, which are not holes."""
+    n = len(photos)
     exposed = (photos - uniform(n, 0.3, 0.6, rng)) * uniform(n, 1.0, 1.9, rng) + uniform(n, 0.4, 0.7, rng)
-    photos = torch.where(chance(n, 0.2, rng) > 0, exposed.clamp(0, 1), photos)
-    grey = to_grey(photos)
-    is_grey = chance(n, 0.4, rng)
-    tint = torch.cat([uniform(n, 0.98, 1.08, rng), uniform(n, 0.92, 1.0, rng), uniform(n, 0.7, 0.95, rng)], dim=1)
-    tint = torch.where(chance(n, 0.5, rng) > 0, tint, torch.ones_like(tint))
-    photos = torch.where(is_grey > 0, (grey * tint).clamp(0, 1), photos)
+    return exposed.clamp(0, 1)
 
-    faded = chance(n, 0.3, rng)
-    black, white = uniform(n, 0.02, 0.25, rng), uniform(n, 0.65, 1.0, rng)
-    photos = torch.where(faded > 0, black + photos * (white - black), photos)
 
-    photos = torch.lerp(photos, soften(photos), chance(n, 0.3, rng) * uniform(n, 0.3, 1.0, rng))
+def tone_down(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """Grey, half of them sepia."""
+    n = len(photos)
+    sepia = torch.cat([uniform(n, 0.98, 1.08, rng), uniform(n, 0.92, 1.0, rng), uniform(n, 0.7, 0.95, rng)], dim=1)
+    return (to_grey(photos) * torch.where(chance(n, 0.5, rng) > 0, sepia, torch.ones_like(sepia))).clamp(0, 1)
 
+
+def fade_out(photos: Tensor, rng: torch.Generator) -> Tensor:
+    black, white = uniform(len(photos), 0.02, 0.25, rng), uniform(len(photos), 0.65, 1.0, rng)
+    return black + photos * (white - black)
+
+
+def add_grain(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """Grain of one or of a few pixels."""
+    n = len(photos)
     grain = normal(photos[:, :1], rng)
     grain = torch.where(chance(n, 0.5, rng) > 0, soften(grain) * 2.0, grain)
-    return (photos + grain * chance(n, 0.4, rng) * uniform(n, 0.0, 0.05, rng)).clamp(0, 1)
+    return photos + grain * uniform(n, 0.0, 0.05, rng)
 
 
 def add_captions(photos: Tensor, bank: OverlayBank, rng: torch.Generator) -> Tensor:
@@ -200,15 +238,20 @@ def add_borders(photos: Tensor, rng: torch.Generator) -> Tensor:
 
 def add_scan_noise(clean: Tensor, damaged: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """What the scanner adds lies on both, the damage included: slight blur, noise, JPEG."""
-    n = clean.shape[0]
-    both = torch.cat([clean, damaged])
-    both = torch.lerp(both, soften(both), (chance(n, 0.3, rng) * uniform(n, 0.2, 1.0, rng)).repeat(2, 1, 1, 1))
-    noise = normal(clean, rng) * chance(n, 0.3, rng) * uniform(n, 0.0, 0.025, rng)
-    both = (both + noise.repeat(2, 1, 1, 1)).clamp(0, 1)
-    compressed = (torch.rand(n, generator=rng, device=rng.device) < 0.35).repeat(2).nonzero()[:, 0]
-    quality = uniform(n, 40.0, 95.0, rng).repeat(2, 1, 1, 1)
-    both[compressed] = compress_jpeg(both[compressed], quality[compressed])
-    return both[:n], both[n:]
+    both = torch.cat([clean, damaged], dim=1)  # (N, 6, H, W): each pair is treated alike
+    for probability, scan in ((0.3, defocus), (0.3, _add_noise), (0.35, _compress)):
+        both = change_some(both, probability, rng, partial(scan, rng=rng))
+    return both[:, :3].contiguous(), both[:, 3:].contiguous()
+
+
+def _add_noise(both: Tensor, rng: torch.Generator) -> Tensor:
+    noise = normal(both[:, :3], rng) * uniform(len(both), 0.0, 0.025, rng)
+    return (both + noise.repeat(1, 2, 1, 1)).clamp(0, 1)
+
+
+def _compress(both: Tensor, rng: torch.Generator) -> Tensor:
+    quality = uniform(len(both), 40.0, 95.0, rng)
+    return torch.cat([compress_jpeg(picture, quality) for picture in (both[:, :3], both[:, 3:])], dim=1)
 
 
 # ITU-T T.81, table K.1
@@ -268,11 +311,14 @@ def add_layer(photos: Tensor, overlays: Tensor, look: FamilyLook, rng: torch.Gen
     n = photos.shape[0]
     planes = warp_overlays(overlays, n, (photos.shape[2], photos.shape[3]), look.zoom, rng)
     opacity, tone = planes[:, :1], planes[:, 1:]
-    opacity = opacity * uniform(n, *look.strength, rng)
+    is_solid = chance(n, look.share_solid, rng)
+    solid = (opacity * uniform(n, 2.0, 5.0, rng)).clamp(max=1.0)
+    opacity = torch.where(is_solid > 0, solid, opacity * uniform(n, *look.strength, rng))
     light = chance(n, look.share_light, rng)
     bright = uniform(n, 0.75, 1.0, rng) * light + uniform(n, 0.0, 0.3, rng) * (1.0 - light)
     other = torch.where(chance(n, 0.7, rng) > 0, bright * 0.85, uniform(n, 0.0, 1.0, rng))
     colour_cast = uniform(n, 0.0, 0.35, rng) * chance(n, 0.4, rng)
+    bright = torch.where(chance(n, 0.15, rng) > 0, light, bright)  # pure white or black
     tint = 1.0 + (torch.rand(n, 3, 1, 1, generator=rng, device=rng.device) - 0.5) * colour_cast
     paint = ((bright * tone + other * (1.0 - tone)) * tint).clamp(0, 1)
     brown = torch.cat([uniform(n, 0.6, 1.0, rng), uniform(n, 0.45, 0.9, rng), uniform(n, 0.2, 0.8, rng)], dim=1)

@@ -4,6 +4,7 @@ A source makes any step's batch from (seed, step) alone. So a resumed run goes o
 batches ahead, and an error can name the batch that caused it.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,21 @@ def iterate_batches(
     # `batch_size=None`: an item is a batch already. A random stream of its own: a loader seeds its workers from the
     # global one otherwise, which a resumed run would then find moved on
     loader = DataLoader(
-        _Steps(source, shape), batch_size=None, sampler=steps, num_workers=num_workers, generator=torch.Generator()
+        _Steps(source, shape),
+        batch_size=None,
+        sampler=steps,
+        num_workers=num_workers,
+        generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
     for pairs in loader:
         yield pairs.to(device)
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; a worker that died of it would break off the checkpoint being written.
+
+    Workers end with the trainer.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)

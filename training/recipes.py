@@ -141,7 +141,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     """
     steady = Phase(
         "detector",
-        14_000,
+        12_000,
         num_crops=8,
         crop_px=256,
         learning_rate=6e-4,
@@ -149,7 +149,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
         samples_count_alike=True,
     )
-    falling = replace(steady, num_steps=10_000, warm_up_steps=0, decays=True)
+    falling = replace(steady, num_steps=9_000, warm_up_steps=0, decays=True)
     return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling))
 
 
@@ -157,6 +157,7 @@ LATE_WEIGHTS = {
     "strokes": 2.0,
     "hairlines": 2.5,
     "scratches": 1.5,
+    "dust": 2.0,
     "creases": 1.5,
     "stains": 0.7,
     "holes": 0.7,
