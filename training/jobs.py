@@ -91,19 +91,22 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     # what worker processes use must not lie on a GPU: they are forked, and could not reach it
     makes_pairs = torch.device("cpu") if settings.num_workers else settings.device
     trainer = Trainer(recipe, data.source(recipe, makes_pairs), settings)
+    release = None if start_from is None else read_release(start_from.resolve().parent, start_from.resolve().name)
     facts = {
         "device": describe(settings.device),
         "data_fingerprint": data.fingerprint(),
         "precision": str(settings.precision).removeprefix("torch."),
-        "started_from": "" if start_from is None else start_from.resolve().name,
     }
+    if release is not None:
+        facts["started_from"] = f"{release.version}, created {release.manifest.created:%Y-%m-%d %H:%M:%S}"
     if resume:
         trainer.resume()
-        expect_same_run(settings.folder, facts)
-    elif start_from is not None:
-        release = read_release(start_from.resolve().parent, start_from.resolve().name)
-        num_adopted = trainer.adopt_weights(load_generator(release))
-        console.print(f"took over {num_adopted} of {len(trainer.generator.state_dict())} weights of {release.version}")
+        facts = expect_same_run(settings.folder, facts)
+    elif release is not None:
+        num_taken = trainer.take_weights(load_generator(release))
+        console.print(
+            f"took {num_taken} of {len(trainer.generator.state_dict())} weights from release {release.version}"
+        )
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     finished = trainer.train()
@@ -111,19 +114,20 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     return finished
 
 
-def expect_same_run(run: Path, facts: Mapping[str, str]) -> None:
-    """A run that goes on with other data or arithmetic is another run. Raises CheckpointError."""
+def expect_same_run(run: Path, facts: Mapping[str, str]) -> dict[str, str]:
+    """A run that goes on with other data or arithmetic is another run. Raises CheckpointError.
+
+    Returns the run's facts, what it started from included: nobody needs to say that again.
+    """
     before = read_facts(run)
-    for name, title in (
-        ("data_fingerprint", "data"),
-        ("precision", "precision"),
-        ("started_from", "starting weights"),
-    ):
-        if before.get(name, facts[name]) != facts[name]:
+    titles = {"data_fingerprint": "data", "precision": "precision", "started_from": "starting weights"}
+    for name, title in titles.items():
+        if name in before and before[name] != facts.get(name, before[name]):
             raise CheckpointError(
                 f"{run} was started with other {title}; start a new folder, or give the same options as it was "
                 "started with"
             )
+    return {**before, **facts}
 
 
 def expect_held_out(photos: Path, held_out_share: float) -> None:

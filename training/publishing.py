@@ -21,7 +21,7 @@ CARD = """# Model card: release of {created:%Y-%m-%d}
 | | |
 |---|---|
 | architecture | `{architecture}`, {num_parameters:.1f} M parameters, fp16 |
-| recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device} |
+| recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device}{started_from} |
 | training data | {data} |
 | code revision | `{code_revision}` |
 
@@ -83,6 +83,7 @@ def publish_run(
         steps=state["step"],
         minutes=state["trained_seconds"] / 60,
         device=facts.get("device", "an unknown device"),
+        started_from=f", on from release {facts['started_from']}" if "started_from" in facts else "",
         data=data,
         code_revision=code_revision,
         licence=licence,

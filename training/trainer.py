@@ -227,8 +227,8 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["cuda_random_state"])
 
     @torch.no_grad()
-    def adopt_weights(self, generator: Generator) -> int:
-        """Start from another generator's weights: those that fit by name and shape. Returns how many did.
+    def take_weights(self, generator: Generator) -> int:
+        """Start from another generator's weights, as far as they fit by name and shape. Returns how many did.
 
         Raises CheckpointError if none fits.
         """

@@ -7,18 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from restoration.release import read_release
+from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, Pix2PixConfig
+from restoration.publishing import publish_release
+from restoration.release import Release, load_generator, read_release
 from restoration.restorer import Restorer
 from training import command, jobs, seams
+from training.cases import png_of
 from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
 from training.recipes import detect_fill_recipe
+from training.samples import crop_sample
 
 from .conftest import names_for, write_photos
 from .small_recipes import DETECT_FILL, RECIPES
@@ -53,6 +60,26 @@ def small_sizes(monkeypatch):
     for module in (command, jobs):
         monkeypatch.setattr(module, "build_bank", lambda split, **options: build_bank(split, **(options | small)))
     monkeypatch.setattr(seams, "SIDE_PX", 448)
+
+
+def publish_small(store: Path, config: DetectFillConfig | Pix2PixConfig) -> Release:
+    """An untrained generator as release 0001."""
+    generator = DetectFill(config) if isinstance(config, DetectFillConfig) else Pix2Pix(config)
+    for name, weight in generator.named_parameters():
+        if ".head." in name:
+            weight.data.mul_(0.1)  # untrained answers are too large for bfloat16
+    return publish_release(
+        store,
+        generator.eval(),
+        golden=png_of(crop_sample("astronaut", 256)),
+        report_dir=None,
+        model_card="untrained",
+        recipe={},
+        data_fingerprint="none",
+        scores={},
+        code_revision="none",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+    )
 
 
 def error_line(error: str) -> str:
@@ -195,15 +222,19 @@ def test_an_option_that_there_is_not_is_refused(training, photo_folder):
 # --- in a process of its own ------------------------------------------------------------------------------------------
 
 
-def test_sigterm_leaves_a_checkpoint_and_resume_goes_on(paired_folders, tmp_path):
-    """The default recipe with its full networks, on paired folders, as `docker stop` would end it."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["docker-stop", "ctrl-c"])
+def test_a_signal_leaves_a_checkpoint_and_resume_goes_on(paired_folders, tmp_path, sent):
+    """The default recipe with its full networks, on paired folders. Ctrl-C reaches the worker process, too."""
     damaged, clean = paired_folders
-    options = ["--damaged", damaged, "--run", tmp_path, "--device", "cpu"]
+    options = ["--damaged", damaged, "--run", tmp_path, "--device", "cpu", "--workers", "1"]
     arguments = [sys.executable, "-m", "training", "train", clean, *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(arguments, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         wait_for(tmp_path / "curves", process)
-        process.send_signal(signal.SIGTERM)
+        time.sleep(2.0)  # the worker process is under way
+        os.killpg(process.pid, sent)
         _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     stopped_at = load_checkpoint(tmp_path)["step"]
@@ -238,6 +269,32 @@ def test_train_stops_and_goes_on(training, photo_folder, tmp_path, recipe):
     assert "finished at step 6 of 6" in error
     facts = json.loads((tmp_path / "run.json").read_text())
     assert facts.keys() == {"device", "data_fingerprint", "precision"}
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_run_starts_from_a_release_and_says_so(training, photo_folder, tmp_path, monkeypatch):
+    """With the weights that fit: the filler is the same, the detector has another shape."""
+    release = publish_small(tmp_path / "store", replace(DETECT_FILL.generator, detector_dilations=(1, 1)))
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    code, _, error = training("train", photo_folder, *options, "--start-from", release.path, "--minutes", "0")
+    assert code == 0, error
+    before, after = load_generator(release).state_dict(), load_checkpoint(tmp_path / "run")["generator"]
+    assert f"took {len(after)} of {len(after)} weights from release 0001" in error
+    assert torch.equal(before["filler.stem.weight"], after["filler.stem.weight"])  # the first phase is the detector's
+    assert training("train", photo_folder, *options, "--resume")[0] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["started_from"].startswith("0001, created 20")
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_release_of_which_nothing_fits_is_refused(training, photo_folder, tmp_path):
+    release = publish_small(tmp_path / "store", Pix2PixConfig(channels=2))
+    options = ["--run", tmp_path / "run", "--device", "cpu", "--start-from", release.path]
+    code, _, error = training("train", photo_folder, *options)
+    assert code == 2
+    assert "no weight of the pix2pix generator fits" in error_line(error)
+    assert "holds no release 0009" in error_line(
+        training("train", photo_folder, *options[:-1], tmp_path / "store" / "0009")[2]
+    )
 
 
 @pytest.mark.usefixtures("small_sizes")
