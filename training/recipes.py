@@ -137,7 +137,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
 def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
-    The rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
+    The detector's rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
     """
     steady = Phase(
         "detector",
@@ -150,7 +150,19 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         samples_count_alike=True,
     )
     falling = replace(steady, num_steps=9_000, warm_up_steps=0, decays=True)
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling))
+    fill = Phase(
+        "filler",
+        3_500,
+        num_crops=8,
+        crop_px=256,
+        learning_rate=5e-4,
+        warm_up_steps=100,
+        decays=True,
+        see_through_share=0.75,
+        wrong_mask_share=0.5,
+    )
+    judged = replace(fill, num_steps=1_200, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill, judged))
 
 
 LATE_WEIGHTS = {
