@@ -30,8 +30,9 @@ from restoration.device import (
 from restoration.errors import InvalidOption, ReleaseError
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
-from restoration.passes import ResizePass, TilePass
+from restoration.passes import Pass, ResizePass, TilePass
 from restoration.photo import Photo
+from restoration.pyramid import PyramidPass
 from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.toning import find_tone
 
@@ -44,7 +45,7 @@ class RestoreOptions:
     """How a photo is restored. Raises InvalidOption for a value that cannot be.
 
     mode: `tile` works at the photo's own scale, `resize` sees the whole photo in one tile (fast, preview quality),
-    `auto` is the best there is: `tile`, until the coarse passes exist.
+    `auto` works from coarse to fine, so that damage of any width is found and filled.
     sensitivity: in [0, 1], how readily something counts as damage.
     damage, protect: (H, W) bool, on the photo's stored grid. Where `damage` is set the photo is restored in any case,
     where `protect` is set it is never touched; `protect` wins.
@@ -106,7 +107,7 @@ def restore_photo(
     """
     options = options or RestoreOptions()
     options.expect_size(photo.height_px, photo.width_px)
-    one_pass = ResizePass(generator) if options.mode == "resize" else TilePass(generator, offset_px=offset_px)
+    one_pass = _pass_of(options.mode, generator, offset_px)
     seconds: dict[str, float] = {}
     colour = photo.colour()
     with _timed(seconds, "detect"):
@@ -125,6 +126,14 @@ def restore_photo(
         fade(filled, colour, opacities)
         samples = photo.with_colour(filled, mask)
     return Restoration(samples, damage_map, mask, seconds)
+
+
+def _pass_of(mode: Mode, generator: TileGenerator, offset_px: int) -> Pass:
+    if mode == "resize":
+        return ResizePass(generator)
+    native = TilePass(generator, offset_px=offset_px)
+    # A coarse fill stands where the damage was: only who may look through a mask can see it there
+    return PyramidPass(native) if mode == "auto" and "see_through" in generator.conditions else native
 
 
 def encode_map(damage_map: np.ndarray) -> bytes:

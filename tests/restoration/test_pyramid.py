@@ -1,0 +1,157 @@
+"""Coarse to fine, with painters and detectors that see as far as they say and no farther."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from restoration.photo import decode_photo
+from restoration.pyramid import PyramidPass, double, halve, halve_mask, inside_of_wide, wide_parts
+from restoration.restorer import RestoreOptions, restore_photo
+
+from .small_generator import encode
+
+SIZES = [(256, 256), (257, 301), (511, 640)]
+
+
+class SeesNear:
+    """Takes white for damage if it sees its edge within 32 px on either side, and paints what it is shown beside it."""
+
+    batch_size = 4
+    detector_radius_px = 32
+    conditions = ("see_through",)
+
+    def __init__(self) -> None:
+        self.num_detected = self.num_filled = 0
+
+    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        self.num_detected += len(tiles)
+        is_white = (tiles.amin(dim=1, keepdim=True) > 0.99).float()
+        rows = torch.nn.functional.max_pool2d(1.0 - is_white, (65, 1), stride=1, padding=(32, 0))
+        sees_other = torch.nn.functional.max_pool2d(rows, (1, 65), stride=1, padding=(0, 32))
+        return is_white * sees_other
+
+    def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean of the tile's samples outside the mask; what is shown under it, where there are none."""
+        self.num_filled += len(tiles)
+        outside = 1.0 - mask
+        total = outside.sum(dim=(2, 3), keepdim=True)
+        mean = (tiles * outside).sum(dim=(2, 3), keepdim=True) / total.clamp(min=1.0)
+        return torch.where(total > 0, mean, tiles).expand_as(tiles)
+
+
+def scan(height_px: int, width_px: int, stripe_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """A dark scan with a white stripe of that width: (H, W, 3) uint8 and where the stripe is, (H, W) bool."""
+    samples = np.random.default_rng(0).integers(60, 80, (height_px, width_px, 3), np.uint8)
+    stripe = np.zeros((height_px, width_px), bool)
+    stripe[:, width_px // 3 : width_px // 3 + stripe_px] = True
+    samples[stripe] = 255
+    return samples, stripe
+
+
+def restore(samples: np.ndarray, generator, **options):
+    return restore_photo(decode_photo(encode(samples)), generator, RestoreOptions(**options))
+
+
+@pytest.mark.parametrize("stripe_px", [3, 60, 150])
+def test_wide_damage_goes_as_narrow_damage_does(stripe_px):
+    samples, stripe = scan(1000, 1200, stripe_px)
+    restored = restore(samples, SeesNear(), mode="auto")
+    assert restored.mask[stripe].mean() > 0.99
+    assert restored.samples[stripe].max() < 90
+    assert np.array_equal(restored.samples[~restored.mask], samples[~restored.mask])
+
+
+def test_the_native_pass_alone_leaves_the_middle_of_what_is_wide():
+    samples, stripe = scan(1000, 1200, 150)
+    restored = restore(samples, SeesNear(), mode="tile")
+    assert restored.mask[stripe].mean() < 0.5
+
+
+@pytest.mark.parametrize("stripe_px", [3, 60, 150])
+def test_the_edge_of_the_mask_is_drawn_by_the_finest_samples(stripe_px):
+    samples, stripe = scan(700, 900, stripe_px)
+    assert np.array_equal(restore(samples, SeesNear(), mode="auto").mask, stripe)
+
+
+def test_it_costs_a_third_more_than_the_native_pass():
+    samples, _ = scan(2048, 2048, 3)
+    counts = []
+    for mode in ("tile", "auto"):
+        generator = SeesNear()
+        restore(samples, generator, mode=mode)
+        counts.append(generator.num_detected)
+    assert counts[1] / counts[0] < 1.45
+
+
+def test_forced_damage_wider_than_a_tile_is_filled_from_what_lies_around_it():
+    samples, _ = scan(1024, 1024, 0)
+    forced = np.zeros((1024, 1024), bool)
+    forced[300:700, 250:750] = True
+    samples[forced] = 255
+    restored = restore(samples, SeesNear(), mode="auto", damage=forced)
+    assert restored.samples[forced].max() < 90
+    assert restore(samples, SeesNear(), mode="tile", damage=forced).samples[500, 500].min() > 120
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_halving_and_doubling_keep_the_place(size):
+    """A ramp comes back as it was, at odd sizes too: half a coarse pixel's shift would show."""
+    ramp = np.add.outer(np.linspace(0, 120, size[0]), np.linspace(0, 120, size[1])).astype(np.uint8)
+    back = double(halve(np.repeat(ramp[:, :, None], 3, axis=2))[:, :, 0], size)
+    assert back.shape == size
+    assert np.abs(back.astype(int) - ramp).max() <= 2
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_hairline_of_a_mask_survives_halving(size):
+    mask = np.zeros(size, bool)
+    mask[:, size[1] - 1] = True
+    halved = halve_mask(mask)
+    assert halved.shape == (-(-size[0] // 2), -(-size[1] // 2))
+    assert halved[:, -1].all()
+    assert not halved[:, :-1].any()
+
+
+def test_only_the_inside_of_what_is_wide_is_carried_on():
+    damage_map = np.zeros((100, 100), np.uint8)
+    damage_map[:, 10:16] = 255
+    damage_map[20:60, 40:80] = 200
+    inside = inside_of_wide(damage_map)
+    assert not inside[:, :30].any()
+    assert (inside[22:58, 42:78] == 200).all()
+    assert np.count_nonzero(inside) == 36 * 36
+
+
+def test_what_is_wide_is_told_with_its_edge():
+    mask = np.zeros((100, 100), bool)
+    mask[:, 10:16] = True
+    mask[20:60, 40:80] = True
+    wide = wide_parts(mask)
+    assert set(np.unique(wide)) == {0, 255}
+    assert not wide[70:, :30].any()
+    assert np.array_equal(wide > 0, ndimage.binary_dilation(mask & (np.arange(100) > 30), np.ones((5, 5))))
+
+
+def test_a_generator_that_cannot_look_through_a_mask_repaints_at_the_photo_s_own_scale():
+    """Given its own coarse picture instead of the photo, `pix2pix` would lose all detail."""
+
+    class Repaints(SeesNear):
+        conditions = ()
+
+    samples, _ = scan(512, 512, 60)
+    counts = []
+    for mode in ("tile", "auto"):
+        generator = Repaints()
+        restore(samples, generator, mode=mode)
+        counts.append((generator.num_detected, generator.num_filled))
+    assert counts[0] == counts[1]
+
+
+def test_a_small_photo_has_no_smaller_copy():
+    class OnePass:
+        def detect(self, colour: np.ndarray) -> np.ndarray:
+            assert colour.shape == (255, 900, 3)
+            return np.zeros(colour.shape[:2], np.uint8)
+
+    assert not PyramidPass(OnePass()).detect(np.zeros((255, 900, 3), np.uint8)).any()
