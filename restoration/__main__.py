@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("new", type=Path, help="where the restored photo goes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     parser.add_argument(
-        "--mode", choices=MODES, default="auto", help="tile: full resolution; resize: fast preview; auto: the best"
+        "--mode",
+        choices=MODES,
+        default="auto",
+        help="auto: coarse to fine; tile: full resolution alone; resize: fast preview",
     )
     parser.add_argument(
         "--sensitivity", type=float, default=0.5, help="0 to 1: how readily something counts as damage (default 0.5)"

@@ -23,7 +23,8 @@ class RestoreQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Mode = Field(
-        default="auto", description="`tile` restores at full resolution, `resize` a reduced copy: faster, coarser"
+        default="auto",
+        description="`auto` works from coarse to fine, `tile` at full resolution alone, `resize` on a reduced copy",
     )
     output: Literal["restored", "damage_map", "comparison", "all"] = Field(
         default="restored",
