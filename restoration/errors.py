@@ -10,7 +10,8 @@ RestorationError
 ├── ReleaseError               the model store or a release in it is at fault
 │   ├── NoRelease              the store holds no release that can be served
 │   ├── ReleaseInvalid         a release fails its checks: manifest, checksum, shapes, self-test
-│   └── ReleaseExists          a release is immutable; its number is taken
+│   ├── ReleaseExists          a release is immutable; its number is taken
+│   └── ReleaseWorse           a run is worse than the newest release, and is not published
 └── TrainingError              the training job cannot go on
     ├── DataError              a data folder is empty, unpaired or unreadable
     ├── CheckpointError        a checkpoint is missing, or of another run
@@ -70,6 +71,10 @@ class ReleaseInvalid(ReleaseError):
 
 class ReleaseExists(ReleaseError):
     """A release is immutable and its number is taken."""
+
+
+class ReleaseWorse(ReleaseError):
+    """A run scores worse than the newest release beyond the tolerance, and is not published."""
 
 
 class TrainingError(RestorationError):

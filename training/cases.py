@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from training.damage import INVISIBLE, VISIBLE, DamageConfig, add_damage, age_ph
 from training.overlays import FAMILIES, OverlayBank
 
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
+HEAVY = "heavy"
+"""Five layers of what hides most; apart from the families, since nobody's scans are all like that."""
+SIZES_PX = (256, 1000, 2000)
+"""Short sides to which photos are resized to see mixtures at every scale; enlarged ones are softer than real scans."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +64,11 @@ def png_of(samples: np.ndarray) -> bytes:
 
 
 def damage_config(family: str) -> DamageConfig:
-    """One layer of one family, two or three of any for `mixtures`, none for `clean`."""
+    """One layer of one family; two or three of any for `mixtures`, five that hide much for `heavy`."""
     if family == "clean":
         return DamageConfig(num_layers_shares=(1.0,))
+    if family == HEAVY:
+        return DamageConfig(families=("strokes", "creases", "holes"), num_layers_shares=(*[0.0] * 5, 1.0))
     if family == "mixtures":
         return DamageConfig(num_layers_shares=(0.0, 0.0, 0.5, 0.5))
     return DamageConfig(families=(family,), num_layers_shares=(0.0, 1.0))
@@ -83,11 +89,32 @@ def make_cases(
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)
 
 
+def make_apart(
+    photos: Sequence[np.ndarray], names: Sequence[str], bank: OverlayBank, *, num: int, num_per_size: int, seed: int
+) -> Iterator[Case]:
+    """Cases that are reported apart from the families: heavy damage, and mixtures at several sizes."""
+    for index in range(num):
+        chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
+        yield make_case(photos[chosen], names[chosen], HEAVY, bank, seed=seed * 100_000 + index)
+    for short_side_px in SIZES_PX:
+        for index in range(num_per_size):
+            chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
+            photo = _resized(photos[chosen], short_side_px)
+            case = make_case(photo, names[chosen], "mixtures", bank, seed=seed * 100_000 + index)
+            yield replace(case, family=f"mixtures at {short_side_px} px")
+
+
+def _resized(photo: np.ndarray, short_side_px: int) -> np.ndarray:
+    scale = short_side_px / min(photo.shape[:2])
+    size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
+    return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+
+
 def make_case(photo: np.ndarray, name: str, family: str, bank: OverlayBank, *, seed: int) -> Case:
     """photo: (H, W, 3) uint8. Damage is drawn anew until it shows: an overlay may miss the photo or match its tone."""
     print_ = age_photos(to_model_range(photo)[None], torch.Generator().manual_seed(seed))
     clean = to_samples(print_[0])
-    rng = torch.Generator().manual_seed(seed + CASE_FAMILIES.index(family) + 1)
+    rng = torch.Generator().manual_seed(seed + (*CASE_FAMILIES, HEAVY).index(family) + 1)
     base = to_model_range(clean)[None]
     for _ in range(20):
         damaged = to_samples(add_damage(base, bank, damage_config(family), rng)[0])

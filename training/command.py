@@ -1,4 +1,4 @@
-"""`python -m training`: train, evaluate, publish, preview, run."""
+"""`python -m training`: train, calibrate, evaluate, publish, preview, run."""
 
 import json
 import sys
@@ -11,7 +11,17 @@ import typer
 
 from restoration.device import choose_device
 from restoration.errors import RestorationError
-from training.jobs import Data, console, draw_preview, evaluate_runs, expect_held_out, publish, resolve_recipe, train
+from training.jobs import (
+    Data,
+    calibrate_run,
+    console,
+    draw_preview,
+    evaluate_runs,
+    expect_held_out,
+    publish,
+    resolve_recipe,
+    train,
+)
 from training.overlays import build_bank
 from training.photos import load_photos
 from training.pictures import save_sheet
@@ -71,6 +81,10 @@ Licence = Annotated[str, typer.Option(help="For the model card: which licences t
 About = Annotated[str, typer.Option(help="For the model card: what the training data are.")]
 Failures = Annotated[str, typer.Option(help="For the model card: what is known to fail.")]
 
+Force = Annotated[
+    str | None, typer.Option(help="Publish even if it is worse than the newest release; the reason, for the card.")
+]
+
 LICENCE = "Not stated. Whoever publishes a release says here which licences its training photographs have."
 FAILURES = "Not stated. Look at the contact sheet in `report/`."
 
@@ -114,6 +128,19 @@ def train_command(
     train(resolved, data, settings, resume=resume, start_from=start_from)
 
 
+@app.command("calibrate")
+def calibrate_command(photos: Photos, run: RunFolder = RUN, device: Device = "auto", dry_run: DryRun = False) -> None:
+    """Choose how sure the detector must be, so that clean photographs stay clean.
+
+    Chosen on photographs of PHOTOS that are neither trained on nor evaluated on, and kept with the run's checkpoint.
+    With fewer than twenty of them it stays as it is.
+    """
+    if dry_run:
+        show({"photos": photos, "run": run, "device": choose_device(device)})
+        return
+    calibrate_run(photos, run, choose_device(device))
+
+
 @app.command("evaluate")
 def evaluate_command(
     photos: Photos,
@@ -124,11 +151,13 @@ def evaluate_command(
     lpips_weights: Weights = None,
     num_cases: NumCases = 12,
     device: Device = "auto",
+    model_store: Store = STORE,
     dry_run: DryRun = False,
 ) -> None:
     """Measure a run on the photographs of PHOTOS that it never saw, with damage that it never saw.
 
-    Writes evaluation.json, evaluation.md and contact_sheet.png. The sheet shows photographs that scikit-image ships, so
+    Beside it: doing nothing, classical inpainting, and the newest release. Writes evaluation.json, evaluation.md and
+    contact_sheet.png. The sheet shows photographs that scikit-image ships, so
     that it may be passed on whatever PHOTOS holds.
     """
     report = report or run / "report"
@@ -136,7 +165,8 @@ def evaluate_command(
         compared = {"run": run, "baseline": baseline, "num_cases": num_cases, "lpips_weights": lpips_weights}
         show({"photos": photos, "overlays": overlays, **compared, "report": report, "device": choose_device(device)})
         return
-    evaluate_runs(Data(photos, None, overlays), run, baseline, report, lpips_weights, num_cases, choose_device(device))
+    data = Data(photos, None, overlays)
+    evaluate_runs(data, run, baseline, report, lpips_weights, num_cases, choose_device(device), model_store)
 
 
 @app.command("publish")
@@ -148,14 +178,18 @@ def publish_command(
     about: About = "Not stated.",
     licence: Licence = LICENCE,
     failures: Failures = FAILURES,
+    force: Force = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Publish a run's averaged generator as the next release, with the report of `evaluate` and a model card."""
+    """Publish a run's averaged generator as the next release, with the report of `evaluate` and a model card.
+
+    Refused if it is worse than the newest release on the report's cases, unless --force says why.
+    """
     report = report or run / "report"
     if dry_run:
         show({"run": run, "report": report, "overlays": overlays, "model_store": model_store})
         return
-    publish(run, report, overlays, model_store, about, licence, failures)
+    publish(run, report, overlays, model_store, about, licence, failures, force)
 
 
 @app.command("run")
@@ -177,9 +211,10 @@ def run_command(
     about: About = "Photographs of whoever ran this training job.",
     licence: Licence = LICENCE,
     failures: Failures = FAILURES,
+    force: Force = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train, evaluate and publish in one, on your own folder of photographs.
+    """Train, calibrate, evaluate and publish in one, on your own folder of photographs.
 
     A few of them are held out, to be measured on. Exit code 0 when a release was published, 1 when SIGTERM stopped the
     training with a checkpoint (--resume goes on exactly from there), 2 for an error that can be mended.
@@ -194,9 +229,10 @@ def run_command(
         return
     if not train(resolved, data, settings, resume=resume, start_from=start_from):
         raise typer.Exit(1)
+    calibrate_run(photos, run, settings.device)
     report = run / "report"
-    evaluate_runs(data, run, None, report, lpips_weights, num_cases, settings.device)
-    publish(run, report, overlays, model_store, about, licence, failures)
+    evaluate_runs(data, run, None, report, lpips_weights, num_cases, settings.device, model_store)
+    publish(run, report, overlays, model_store, about, licence, failures, force)
 
 
 @app.command("preview")

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,19 @@ from PIL import Image
 from rich.console import Console
 
 from restoration.errors import CheckpointError, DataError, InvalidOption
+from restoration.generator import DetectFill
 from restoration.release import load_generator, read_release
 from restoration.tensors import to_samples
-from training.cases import CASE_FAMILIES, Case, damage_config, make_case, make_cases
+from training.calibration import MIN_PHOTOS, calibrate
+from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
+from training.checkpoint import save_checkpoint
 from training.damage import make_pairs
 from training.evaluation import (
     Method,
     do_nothing,
     evaluate,
+    inpaint_navier_stokes,
+    inpaint_outliers,
     inpaint_telea,
     method_of,
     method_told,
@@ -30,9 +36,16 @@ from training.evaluation import (
 from training.metrics import LPIPS
 from training.overlays import INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
-from training.photos import CropConfig, load_photos, sample_crops
+from training.photos import CropConfig, load_photos, read_photo, sample_crops
 from training.pictures import draw_sheet
-from training.publishing import WEIGHTS_MEASURED, publish_run, read_facts
+from training.publishing import (
+    NEWEST_MEASURED,
+    RUN_MEASURED,
+    WEIGHTS_MEASURED,
+    newest_release,
+    publish_run,
+    read_facts,
+)
 from training.recipes import RECIPES, Recipe, RecipeName, scale_steps
 from training.samples import NAMES, crop_sample
 from training.seams import measure_seams
@@ -140,6 +153,24 @@ def expect_held_out(photos: Path, held_out_share: float) -> None:
         )
 
 
+def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
+    """Choose the detector's shift on held-out photographs and keep it in the run's checkpoint, until it trains on."""
+    generator, state = generator_from_checkpoint(run)
+    if not isinstance(generator, DetectFill):
+        console.print(f"{run} has no detector to calibrate")
+        return
+    paths = select_split(list_images(photos), photos, "validation", state["recipe"]["held_out_share"])
+    if len(paths) < MIN_PHOTOS:
+        console.print(
+            f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's shift "
+            f"stays {generator.config.detector_shift}"
+        )
+        return
+    shift = calibrate(generator, [read_photo(path) for path in paths], device)
+    save_checkpoint(run, {**state, "calibration": {"detector_shift": shift}})
+    console.print(f"calibrated on {len(paths)} photographs: the detector's shift is {shift}")
+
+
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -154,10 +185,20 @@ def evaluate_runs(
     lpips_weights: Path | None,
     num_cases: int,
     device: torch.device,
+    store: Path,
 ) -> None:
+    """store: the newest release in it is measured on the same cases, for `publish` to compare with."""
     lpips = LPIPS(lpips_weights) if lpips_weights else None
-    methods: dict[str, Method] = {"nothing": do_nothing, "telea, true mask": inpaint_telea}
+    methods: dict[str, Method] = {
+        "nothing": do_nothing,
+        "telea, true mask": inpaint_telea,
+        "navier-stokes, true mask": inpaint_navier_stokes,
+        "median and telea": inpaint_outliers,
+    }
     about: dict[str, object] = {}
+    if (newest := newest_release(store)) is not None:
+        methods[f"release {newest.version}"] = method_of(load_generator(newest), device)
+        about[NEWEST_MEASURED] = newest.version
     held_out_share = 0.0
     for folder in filter(None, (baseline, run)):
         generator, state = generator_from_checkpoint(folder)
@@ -168,11 +209,15 @@ def evaluate_runs(
             methods[f"{name}, true mask"] = method_told(generator, device)
         about[f"{name}, training"] = f"{state['trained_seconds'] / 60:.0f} minutes, {state['step']:,} steps"
         held_out_share = state["recipe"]["held_out_share"]
-        about[WEIGHTS_MEASURED] = weights_digest(generator)  # of the run itself, which comes last
+        about |= {RUN_MEASURED: name, WEIGHTS_MEASURED: weights_digest(generator)}  # the run itself comes last
     photos = load_photos(data.photos, "evaluation", held_out_share=held_out_share)
     bank = build_bank("evaluation", overlay_folder=data.overlays)
     about |= {"held-out photographs": len(photos), "cases of each family": num_cases}
-    cases = make_cases(photos.photos, photos.names, bank, num_per_family=num_cases, seed=1)
+    chosen = (photos.photos, photos.names, bank)
+    cases = chain(
+        make_cases(*chosen, num_per_family=num_cases, seed=1),
+        make_apart(*chosen, num=num_cases, num_per_size=max(1, num_cases // 6), seed=1),
+    )
     evaluation = evaluate(cases, methods, lpips=lpips, about=about)
     seams = measure_seams(photos.photos, bank, place(generator, device))
     replace(evaluation, seams=seams).save(report)
@@ -191,10 +236,18 @@ def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:
 
 
 def publish(
-    run: Path, report: Path, overlays: Path | None, store: Path, about: str, licence: str, failures: str
+    run: Path,
+    report: Path,
+    overlays: Path | None,
+    store: Path,
+    about: str,
+    licence: str,
+    failures: str,
+    force: str | None,
 ) -> None:
     golden = next(case for case in sample_cases(overlays) if case.family == "mixtures")
-    release = publish_run(run, store, golden=golden, report=report, data=about, licence=licence, failures=failures)
+    said = {"data": about, "licence": licence, "failures": failures}
+    release = publish_run(run, store, golden=golden, report=report, **said, force=force)
     console.print(f"published release {release.version} in {store}")
 
 

@@ -59,11 +59,11 @@ def build_bank(
     num_per_family: int = 160,
     seed: int = 0,
 ) -> OverlayBank:
-    """Render the bank. The two splits share neither a file nor a random stream.
+    """Render the bank. No two splits share a file or a random stream.
 
     Raises DataError if the overlay folder holds no image, or one that cannot be read.
     """
-    stream = {"train": 0, "evaluation": 1}[split]
+    stream = {"train": 0, "evaluation": 1, "validation": 2}[split]
     overlays = {}
     for family in families:
         rng = np.random.default_rng([seed, stream, IN_BANK.index(family)])

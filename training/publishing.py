@@ -1,20 +1,47 @@
 """From a run's checkpoint and its evaluation to a release with its model card."""
 
 import json
+import math
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from restoration.errors import DataError
+from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
 from restoration.publishing import publish_release
-from restoration.release import Release
-from training.cases import Case, png_of
+from restoration.release import Release, list_releases, read_release
+from training.cases import CASE_FAMILIES, Case, png_of
+from training.evaluation import mean_of
 from training.trainer import generator_from_checkpoint, weights_digest
 
 WEIGHTS_MEASURED = "SHA-256 of the weights"
 """What a report says of the weights that it measured."""
+NEWEST_MEASURED = "newest release before"
+"""What a report says of the release that it measured on the same cases."""
+RUN_MEASURED = "the run's name in the tables"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A score that a release must not lose more of than this against the newest one before it."""
+
+    measure: str
+    title: str
+    most_lost: float
+    higher_is_better: bool = True
+    family: str | None = None
+    """None: the mean over the damaged families."""
+
+
+REQUIREMENTS = (
+    Requirement("psnr", "PSNR in dB", 0.1),
+    Requirement("lpips", "LPIPS", 0.002, higher_is_better=False),
+    Requirement("exact_outside", "share of unaltered pixels kept exactly", 0.002),
+    Requirement("untouched", "share of clean photos left unchanged", 0.02, family="clean"),
+)
 
 CARD = """# Model card: release of {created:%Y-%m-%d}
 
@@ -24,7 +51,7 @@ CARD = """# Model card: release of {created:%Y-%m-%d}
 | recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device}{started_from} |
 | training data | {data} |
 | code revision | `{code_revision}` |
-
+{forced}
 ## What it is for
 
 Finding and filling structural damage (strokes, scratches, hairlines, dust, fibres, creases, stains, holes) in scanned
@@ -63,15 +90,19 @@ def publish_run(
     data: str,
     licence: str,
     failures: str,
+    force: str | None = None,
 ) -> Release:
-    """Publish the averaged generator of a run. report: the folder that `evaluate` wrote.
+    """Publish the averaged generator of a run.
 
-    Raises DataError if there is no report, or if it is not about these weights.
+    report: the folder that `evaluate` wrote; force: why the release is published even if it is worse than the newest
+    one. Raises DataError if there is no report, or if it is not about these weights and the newest release, and
+    ReleaseWorse.
     """
     generator, state = generator_from_checkpoint(run)
     evaluation = read_evaluation(report)
     if evaluation["about"].get(WEIGHTS_MEASURED) != weights_digest(generator):
         raise DataError(f"{report} measured other weights than {run} holds; run `python -m training evaluate` again")
+    expect_no_worse(evaluation, store, force)
     created = datetime.now(UTC).replace(microsecond=0)
     code_revision = find_code_revision()
     facts = read_facts(run)
@@ -89,6 +120,7 @@ def publish_run(
         licence=licence,
         summary=summary_of(report),
         failures=failures,
+        forced=f"\nPublished without regard to the release before it: {force}\n" if force else "",
     )
     return publish_release(
         store,
@@ -102,6 +134,51 @@ def publish_run(
         code_revision=code_revision,
         created=created,
     )
+
+
+def newest_release(store: Path) -> Release | None:
+    """The newest release that is what its manifest says."""
+    for version in reversed(list_releases(store)):
+        with suppress(ReleaseInvalid):
+            return read_release(store, version)
+    return None
+
+
+def expect_no_worse(evaluation: Mapping[str, Any], store: Path, force: str | None) -> None:
+    """Raises ReleaseWorse if the run lost against the newest release on the same cases, DataError if that was not
+    measured."""
+    newest = newest_release(store)
+    if newest is None or force:
+        return
+    if evaluation["about"].get(NEWEST_MEASURED) != newest.version:
+        raise DataError(
+            f"the report does not compare the run with release {newest.version}, the newest in {store}; run "
+            "`python -m training evaluate` again, or publish with --force REASON"
+        )
+    before, now = (
+        evaluation["scores"][method] for method in (f"release {newest.version}", evaluation["about"][RUN_MEASURED])
+    )
+    losses = []
+    for required in REQUIREMENTS:
+        old, new = (_score(scores, required) for scores in (before, now))
+        lost = (old - new) if required.higher_is_better else (new - old)
+        if lost > required.most_lost:
+            losses.append(f"{required.title} {new:.4g} instead of {old:.4g}, allowed to lose {required.most_lost}")
+    if losses:
+        raise ReleaseWorse(
+            f"the run is worse than release {newest.version} on the same cases: {'; '.join(losses)}; train on, or "
+            "publish with --force REASON"
+        )
+
+
+def _score(scores: Mapping[str, Mapping[str, float | None]], required: Requirement) -> float:
+    """NaN, which loses against nothing, where it was not measured."""
+    if required.family is not None:
+        families = [required.family]
+    else:
+        families = [family for family in CASE_FAMILIES if family != "clean" and family in scores]
+    values = [scores[family].get(required.measure) for family in families if family in scores]
+    return mean_of([math.nan if value is None else value for value in values])
 
 
 def read_facts(run: Path) -> Mapping[str, Any]:

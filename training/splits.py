@@ -5,18 +5,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "evaluation"]
+Split = Literal["train", "validation", "evaluation"]
+"""Half of what is held out chooses settings (validation), the other half measures (evaluation)."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
 
 
 def split_of(name: str, held_out_share: float) -> Split:
     """name: the file's path inside its folder, with forward slashes; held_out_share in [0, 1]."""
-    return "evaluation" if _digest(name) < held_out_share * 2**64 else "train"
+    place, is_validation = _digest(name)
+    if place >= held_out_share:
+        return "train"
+    return "validation" if is_validation else "evaluation"
 
 
-def _digest(name: str) -> int:
-    """Uniform in [0, 2**64)."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+def _digest(name: str) -> tuple[float, bool]:
+    """A number that is uniform in [0, 1), and a bit."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64, digest[8] % 2 == 1
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -26,9 +31,9 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def select_split(paths: Iterable[Path], folder: Path, split: Split, held_out_share: float) -> list[Path]:
-    """The paths of one split. Of at least two, one is always held out: the one whose digest is lowest."""
+    """The paths of one split. Of at least two, one is always there to measure on: the one whose digest is lowest."""
     names = {path: path.relative_to(folder).as_posix() for path in paths}
-    held_out = {path for path, name in names.items() if split_of(name, held_out_share) == "evaluation"}
-    if not held_out and held_out_share > 0 and len(names) > 1:
-        held_out = {min(names, key=lambda path: _digest(names[path]))}
-    return [path for path in names if (path in held_out) == (split == "evaluation")]
+    splits = {path: split_of(name, held_out_share) for path, name in names.items()}
+    if "evaluation" not in splits.values() and held_out_share > 0 and len(names) > 1:
+        splits[min(names, key=lambda path: _digest(names[path]))] = "evaluation"
+    return [path for path in names if splits[path] == split]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from restoration.errors import CheckpointError, LossNotFinite
-from restoration.generator import Generator, build_generator
+from restoration.generator import Generator, build_generator, config_of
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import Pairs
 from training.discriminator import PatchGAN
@@ -263,17 +263,18 @@ def build_generator_for(recipe: Recipe) -> Generator:
 
 
 def generator_from_checkpoint(folder: Path) -> tuple[Generator, dict[str, Any]]:
-    """The averaged generator of a run, on the CPU and ready to restore, and the run's checkpoint."""
+    """The averaged generator of a run, calibrated if the run is, on the CPU and ready, and its checkpoint."""
     state = load_checkpoint(folder)
     is_pix2pix = state["recipe"]["name"] == "pix2pix"
-    generator = build_generator("pix2pix" if is_pix2pix else "detect-fill", state["recipe"]["generator"])
+    config = {**state["recipe"]["generator"], **state.get("calibration", {})}
+    generator = build_generator("pix2pix" if is_pix2pix else "detect-fill", config)
     generator.load_state_dict(state["average"])
     return generator.requires_grad_(False).eval(), state
 
 
 def weights_digest(generator: Generator) -> str:
-    """SHA-256 over the names and values of the weights."""
-    digest = hashlib.sha256()
+    """SHA-256 over the config, and the names and values of the weights."""
+    digest = hashlib.sha256(json.dumps(config_of(generator), sort_keys=True).encode())
     for name, weight in sorted(generator.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.cpu().contiguous().numpy().tobytes())

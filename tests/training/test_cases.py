@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.cases import CASE_FAMILIES, damage_config, make_case, make_cases, photo_of
+from training.cases import CASE_FAMILIES, damage_config, make_apart, make_case, make_cases, photo_of
 from training.overlays import build_bank
 from training.samples import crop_sample
 
@@ -26,6 +26,21 @@ def test_every_family_has_cases_with_visible_damage_and_clean_has_none(full_bank
 def test_without_overlay_files_every_family_has_cases_too(bank):
     families = [case.family for case in make_cases(PHOTOS, NAMES, bank, num_per_family=1, seed=1)]
     assert families == list(CASE_FAMILIES)
+
+
+def test_heavy_damage_hides_more_than_mixtures_do(bank):
+    heavy, mixtures = (
+        [make_case(PHOTOS[0], "astronaut", family, bank, seed=seed).visible.mean() for seed in range(12)]
+        for family in ("heavy", "mixtures")
+    )
+    assert np.mean(heavy) > np.mean(mixtures)
+
+
+def test_mixtures_are_made_at_every_size(bank):
+    cases = list(make_apart(PHOTOS, NAMES, bank, num=1, num_per_size=1, seed=1))
+    assert [case.family for case in cases] == ["heavy", *(f"mixtures at {size} px" for size in (256, 1000, 2000))]
+    assert [min(case.damaged.shape[:2]) for case in cases] == [96, 256, 1000, 2000]
+    assert all(case.visible.any() for case in cases)
 
 
 def test_equal_seeds_make_equal_cases_others_do_not(bank):

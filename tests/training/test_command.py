@@ -31,7 +31,7 @@ from .conftest import names_for, write_photos
 from .small_recipes import DETECT_FILL, RECIPES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMANDS = ["train", "evaluate", "publish", "preview", "run"]
+COMMANDS = ["train", "calibrate", "evaluate", "publish", "preview", "run"]
 
 
 @pytest.fixture

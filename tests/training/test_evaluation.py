@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from training.evaluation import (
     Outcome,
     do_nothing,
     evaluate,
+    inpaint_navier_stokes,
+    inpaint_outliers,
     inpaint_telea,
     method_of,
     method_told,
@@ -66,6 +69,22 @@ def test_telea_with_the_true_mask_repairs_and_touches_nothing_else(cases):
     assert np.array_equal(inpaint_telea(cases[1]).picture, cases[1].damaged)
 
 
+def test_navier_stokes_is_told_the_same(cases):
+    outcome = inpaint_navier_stokes(cases[0])
+    assert score_case(cases[0], outcome, None)["psnr"] > score_case(cases[0], do_nothing(cases[0]), None)["psnr"]
+    assert np.array_equal(inpaint_navier_stokes(cases[1]).picture, cases[1].damaged)
+
+
+def test_a_script_finds_a_white_line_on_a_plain_wall():
+    wall = np.full((64, 64, 3), 90, np.uint8)
+    scratched = wall.copy()
+    scratched[30:33] = 250
+    outcome = inpaint_outliers(Case("hairlines", "wall", scratched, wall))
+    assert outcome.found[31].all()
+    assert not outcome.found[:28].any()
+    assert np.abs(outcome.picture.astype(int) - 90).mean() < 1
+
+
 def test_a_generator_restores_what_it_finds_by_itself(cases, generator):
     outcome = method_of(generator, CPU)(cases[0])
     assert outcome.found.all()
@@ -97,8 +116,12 @@ def test_every_method_is_measured_on_every_case(evaluation):
     assert all(families.keys() == {"strokes", "clean"} for families in evaluation.scores.values())
 
 
-def test_clean_photos_do_not_sweeten_the_mean(evaluation):
+def test_clean_photos_and_what_is_reported_apart_do_not_enter_the_mean(evaluation, cases):
     assert evaluation.mean("nothing", "psnr") == evaluation.scores["nothing"]["strokes"]["psnr"]
+    apart = [replace(cases[0], family="mixtures at 256 px"), replace(cases[0], family="heavy")]
+    with_apart = evaluate([*cases, *apart], {"nothing": do_nothing}, lpips=None, about={})
+    assert with_apart.mean("nothing", "psnr") == evaluation.mean("nothing", "psnr")
+    assert "mixtures at 256 px" in with_apart.to_markdown()
     assert evaluation.scores["nothing"]["clean"]["psnr"] == 100.0
 
 

@@ -6,13 +6,22 @@ import subprocess
 import numpy as np
 import pytest
 
-from restoration.errors import DataError
-from restoration.release import read_release
+from restoration.errors import DataError, ReleaseWorse
+from restoration.release import list_releases, read_release
 from restoration.restorer import Restorer
 from training import publishing
 from training.cases import make_case
 from training.evaluation import do_nothing, evaluate
-from training.publishing import WEIGHTS_MEASURED, find_code_revision, publish_run, read_evaluation, summary_of
+from training.publishing import (
+    NEWEST_MEASURED,
+    RUN_MEASURED,
+    WEIGHTS_MEASURED,
+    find_code_revision,
+    newest_release,
+    publish_run,
+    read_evaluation,
+    summary_of,
+)
 from training.samples import crop_sample
 from training.trainer import Trainer, generator_from_checkpoint, weights_digest
 
@@ -74,6 +83,64 @@ def test_a_report_about_other_weights_is_not_published_with_these(run, golden, t
     with pytest.raises(DataError, match=r"measured other weights than .* holds; run `python -m training evaluate`"):
         publish_run(run, tmp_path / "store", golden=golden, report=report, data="", licence="", failures="")
     assert not (tmp_path / "store").exists()
+
+
+# --- against the release before it ------------------------------------------------------------------------------------
+
+
+def compared(run, golden, store, report, **changes):
+    """A report on the run beside the store's newest release, the run's own scores changed in places."""
+    evaluation = json.loads((run / "report" / "evaluation.json").read_text())
+    measured = {"psnr": 30.0, "lpips": 0.05, "exact_outside": 0.999, "untouched": 0.5}
+    families = {"strokes": measured, "mixtures": measured, "clean": {"psnr": 99.0, "untouched": 0.95}}
+    ours = {family: {**scores, **changes.get(family, {})} for family, scores in families.items()}
+    evaluation["scores"] |= {"release 0001": families, "detect-fill": ours}
+    evaluation["about"] |= {NEWEST_MEASURED: "0001", RUN_MEASURED: "detect-fill"}
+    report.mkdir()
+    (report / "evaluation.json").write_text(json.dumps(evaluation))
+    (report / "evaluation.md").write_text((run / "report" / "evaluation.md").read_text())
+    return {"golden": golden, "report": report, "data": "", "licence": "", "failures": ""}
+
+
+@pytest.fixture
+def store(run, golden, tmp_path):
+    publish(run, tmp_path / "store", golden)
+    return tmp_path / "store"
+
+
+def test_a_run_that_is_as_good_as_the_newest_release_within_tolerance_is_published(run, golden, store, tmp_path):
+    slightly = {"strokes": {"psnr": 29.9, "lpips": 0.051}, "clean": {"untouched": 0.94}}
+    assert publish_run(run, store, **compared(run, golden, store, tmp_path / "report", **slightly)).version == "0002"
+
+
+@pytest.mark.parametrize(
+    ("worse", "said"),
+    [
+        ({"strokes": {"psnr": 29.0}}, "PSNR in dB 29.5 instead of 30, allowed to lose 0.1"),
+        ({"mixtures": {"lpips": 0.06}}, "LPIPS 0.055 instead of 0.05"),
+        ({"mixtures": {"exact_outside": 0.9}}, "share of unaltered pixels kept exactly"),
+        ({"clean": {"untouched": 0.9}}, "share of clean photos left unchanged 0.9 instead of 0.95"),
+    ],
+    ids=["psnr", "lpips", "outside", "clean"],
+)
+def test_a_run_that_is_worse_is_not_published_unless_forced_with_a_reason(run, golden, store, tmp_path, worse, said):
+    asked = compared(run, golden, store, tmp_path / "report", **worse)
+    with pytest.raises(ReleaseWorse, match=f"worse than release 0001 .*{said}"):
+        publish_run(run, store, **asked)
+    assert list_releases(store) == ["0001"]
+    release = publish_run(run, store, **asked, force="it is for glass negatives only")
+    assert "it is for glass negatives only" in (release.path / "README.md").read_text()
+
+
+def test_a_report_that_does_not_know_the_newest_release_is_not_enough(run, golden, store):
+    with pytest.raises(DataError, match="does not compare the run with release 0001"):
+        publish(run, store, golden)
+
+
+def test_a_broken_newest_release_is_passed_over(run, golden, store, tmp_path):
+    (store / "0002").mkdir()
+    assert newest_release(store).version == "0001"
+    assert newest_release(tmp_path / "elsewhere") is None
 
 
 def test_the_summary_is_the_report_s_first_table(run):

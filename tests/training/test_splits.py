@@ -22,13 +22,14 @@ def test_the_split_of_a_name_never_changes():
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 def test_about_the_share_is_held_out(share):
-    held_out = sum(split_of(name, share) == "evaluation" for name in NAMES) / len(NAMES)
-    assert held_out == pytest.approx(share, abs=0.03)
+    splits = [split_of(name, share) for name in NAMES]
+    for split in ("validation", "evaluation"):
+        assert splits.count(split) / len(NAMES) == pytest.approx(share / 2, abs=0.03)
 
 
 def test_nothing_or_everything_can_be_held_out():
     assert {split_of(name, 0.0) for name in NAMES} == {"train"}
-    assert {split_of(name, 1.0) for name in NAMES} == {"evaluation"}
+    assert {split_of(name, 1.0) for name in NAMES} == {"validation", "evaluation"}
 
 
 def test_holding_out_more_keeps_what_was_held_out():
@@ -36,13 +37,11 @@ def test_holding_out_more_keeps_what_was_held_out():
     assert less < more
 
 
-def test_the_two_splits_are_disjoint_and_together_all(tmp_path):
+def test_the_splits_are_disjoint_and_together_all(tmp_path):
     paths = list_images(touch(tmp_path, *NAMES[:100]))
-    train, evaluation = (set(select_split(paths, tmp_path, split, 0.3)) for split in ("train", "evaluation"))
-    assert train
-    assert evaluation
-    assert not train & evaluation
-    assert train | evaluation == set(paths)
+    splits = [select_split(paths, tmp_path, split, 0.3) for split in ("train", "validation", "evaluation")]
+    assert all(splits)
+    assert sorted(path for split in splits for path in split) == paths
 
 
 def test_files_that_are_added_do_not_move_the_others(tmp_path):

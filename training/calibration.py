@@ -1,0 +1,69 @@
+"""How sure the detector must be: chosen on held-out clean photographs, so that they stay clean.
+
+A detector learns from pictures most of which are damaged; most samples of a scan are not. How far its logits have to be
+shifted for the one to become the other (Saerens et al. 2002) is measured, not assumed.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from restoration.generator import DetectFill
+from restoration.restorer import restore_photo
+from restoration.tensors import to_model_range, to_samples
+from training.cases import photo_of
+from training.damage import age_photos
+from training.evaluation import place
+
+SHIFTS = tuple(step / 4 for step in range(41))
+"""0 to 10, in logits: those that are tried."""
+UNCHANGED_SHARE = 0.97
+"""Of clean photographs at the default sensitivity: a little more than is hoped for, since others will differ."""
+MIN_PHOTOS = 20
+"""With fewer, one more or less would decide."""
+
+
+def calibrate(
+    generator: DetectFill,
+    photos: Sequence[np.ndarray],
+    device: torch.device,
+    *,
+    unchanged_share: float = UNCHANGED_SHARE,
+) -> float:
+    """The smallest shift with which that share of the photos comes back unchanged; the largest that is tried, if none.
+
+    photos: (H, W, 3) uint8, clean and not trained on. Each is shown as it is and as an old print. The share rises with
+    the shift, so the shift is found by bisection.
+    """
+    prints = list(_as_prints(photos))
+    low, high = 0, len(SHIFTS) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _share_unchanged(with_shift(generator, SHIFTS[middle]), prints, device) >= UNCHANGED_SHARE:
+            high = middle
+        else:
+            low = middle + 1
+    return SHIFTS[low]
+
+
+def with_shift(generator: DetectFill, shift: float) -> DetectFill:
+    """A copy that is surer, or less sure, of what is damage."""
+    copy = deepcopy(generator)
+    copy.config = replace(generator.config, detector_shift=shift)
+    return copy
+
+
+def _as_prints(photos: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for index, photo in enumerate(photos):
+        yield photo
+        rng = torch.Generator().manual_seed(index)
+        yield to_samples(age_photos(to_model_range(photo)[None], rng)[0])
+
+
+def _share_unchanged(generator: DetectFill, photos: Sequence[np.ndarray], device: torch.device) -> float:
+    on_device = place(generator, device)
+    unchanged = [not restore_photo(photo_of(photo), on_device).mask.any() for photo in photos]
+    return sum(unchanged) / len(unchanged)
