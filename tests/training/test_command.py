@@ -20,7 +20,7 @@ from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, Pix2Pix
 from restoration.publishing import publish_release
 from restoration.release import Release, load_generator, read_release
 from restoration.restorer import Restorer
-from training import command, jobs, seams
+from training import cases, command, jobs, seams
 from training.cases import png_of
 from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
@@ -59,6 +59,7 @@ def small_sizes(monkeypatch):
     small = {"side_px": 96, "num_per_family": 6}
     for module in (command, jobs):
         monkeypatch.setattr(module, "build_bank", lambda split, **options: build_bank(split, **(options | small)))
+    monkeypatch.setattr(cases, "SIZES_PX", (64, 96))
     monkeypatch.setattr(seams, "SIDE_PX", 448)
 
 
@@ -316,7 +317,8 @@ def test_run_trains_evaluates_and_publishes_in_one(training, photo_folder, tmp_p
     assert "published release 0001" in error
     report = run / "report"
     scores = json.loads((report / "evaluation.json").read_text())["scores"]
-    assert scores.keys() == {"nothing", "telea, true mask", "detect-fill", "detect-fill, true mask"}
+    told = {f"{method}, true mask" for method in ("telea", "navier-stokes", "detect-fill")}
+    assert scores.keys() == {"nothing", "median and telea", "detect-fill", *told}
     assert "mixtures" in scores["detect-fill"]
     assert "| detect-fill |" in (report / "evaluation.md").read_text()
     with Image.open(report / "contact_sheet.png") as sheet:
@@ -331,11 +333,13 @@ def test_two_runs_of_one_recipe_are_compared_side_by_side(training, photo_folder
     runs = [tmp_path / "before", tmp_path / "after"]
     for run in runs:
         assert training("train", photo_folder, "--run", run, "--device", "cpu")[0] == 0
-    options = ["--run", runs[1], "--baseline", runs[0], "--num-cases", "1", "--device", "cpu"]
+    publish_small(tmp_path / "store", DETECT_FILL.generator)
+    compared = ["--baseline", runs[0], "--model-store", tmp_path / "store"]
+    options = ["--run", runs[1], *compared, "--num-cases", "1", "--device", "cpu"]
     assert training("evaluate", photo_folder, *options)[0] == 0
     scores = json.loads((runs[1] / "report" / "evaluation.json").read_text())["scores"]
     blind = {name for name in scores if "true mask" not in name}
-    assert blind == {"nothing", "detect-fill", "detect-fill, after"}
+    assert blind == {"nothing", "median and telea", "release 0001", "detect-fill", "detect-fill, after"}
 
 
 @pytest.mark.parametrize("with_folders", [False, True])

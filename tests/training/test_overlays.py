@@ -1,4 +1,6 @@
+from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from restoration.errors import DataError
 from training.overlays import DRAW, FAMILIES, FAMILY_OF_FOLDER, INNOCENT, build_bank, draw_overlay
+from training.splits import Split
 
 
 @pytest.fixture
@@ -22,21 +25,21 @@ def small_bank(split, folder=None, **changes):
     return build_bank(split, overlay_folder=folder, **({"side_px": 48, "num_per_family": 3} | changes)).overlays
 
 
-def test_the_two_splits_share_no_overlay_file(numbered_overlays):
-    levels = {}
-    for split in ("train", "evaluation"):
+def test_no_two_splits_share_an_overlay_file(numbered_overlays):
+    levels = []
+    for split in get_args(Split):
         dust = small_bank(split, numbered_overlays, families=("dust",), num_per_family=40)["dust"]
-        levels[split] = set(dust[40:, 0].unique().tolist())  # after those that are drawn
-    assert levels["evaluation"]
-    assert not levels["train"] & levels["evaluation"]
-    assert levels["train"] | levels["evaluation"] == set(range(100, 140))
+        levels.append(set(dust[40:, 0].unique().tolist()))  # after those that are drawn
+    assert all(levels)
+    assert sum(map(len, levels)) == 40
+    assert set().union(*levels) == set(range(100, 140))
 
 
-def test_the_two_splits_share_no_drawing():
-    train, evaluation = small_bank("train"), small_bank("evaluation")
+def test_no_two_splits_share_a_drawing():
+    banks = [small_bank(split) for split in get_args(Split)]
     for family in DRAW:
-        for drawn in evaluation[family]:
-            assert not any(drawn.equal(other) for other in train[family])
+        for one, other in combinations(banks, 2):
+            assert not any(torch.equal(drawn, another) for drawn in one[family] for another in other[family])
 
 
 def test_equal_seeds_give_equal_banks_others_do_not(overlay_folder):
