@@ -29,6 +29,10 @@ class TileGenerator(Protocol):
     def detector_radius_px(self) -> int:
         """See `Generator.detector_radius_px`."""
 
+    @property
+    def seed_certainty(self) -> float:
+        """See `Generator.seed_certainty`."""
+
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
 
@@ -69,6 +73,10 @@ class DeviceGenerator:
     @property
     def detector_radius_px(self) -> int:
         return self._generator.detector_radius_px
+
+    @property
+    def seed_certainty(self) -> float:
+        return self._generator.seed_certainty
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -35,6 +35,11 @@ class Generator(nn.Module):
         """How far around a sample the damage map depends on the tile: the radius of the receptive field."""
         raise NotImplementedError
 
+    @property
+    def seed_certainty(self) -> float:
+        """The damage map's value, in (0, 1), from which on damage is repaired at the default sensitivity."""
+        raise NotImplementedError
+
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float in [0, 1]; returns the damage map, (N, 1, T, T) float in [0, 1]."""
         raise NotImplementedError
@@ -66,8 +71,9 @@ class DetectFillConfig:
     filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
     detector_shift: float = 0.0
     """Subtracted from the detector's logits. It is trained where most pictures are damaged and misses weigh more than
-    alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002). It also keeps certain damage out
-    of the map's last two levels."""
+    alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
+    seed_certainty: float = 0.985
+    """The map's value from which on damage is repaired at the default sensitivity; so high while not calibrated."""
 
 
 class ResidualConv(nn.Module):
@@ -161,6 +167,10 @@ class DetectFill(Generator):
     def detector_radius_px(self) -> int:
         return self.detector.radius_px
 
+    @property
+    def seed_certainty(self) -> float:
+        return float(self.config.seed_certainty)
+
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.sigmoid(self.detect_logits(tiles).float() - self.config.detector_shift)
 
@@ -246,6 +256,10 @@ class Pix2Pix(Generator):
     @property
     def detector_radius_px(self) -> int:
         return 0
+
+    @property
+    def seed_certainty(self) -> float:
+        return 0.5
 
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.ones_like(tiles[:, :1], dtype=torch.float32)

@@ -18,10 +18,13 @@ from training.cases import photo_of
 from training.damage import age_photos
 from training.evaluation import place
 
-SHIFTS = tuple(step / 4 for step in range(41))
-"""0 to 10, in logits: those that are tried."""
+SHIFTS = tuple(step / 4 for step in range(65))
+"""0 to 16, in logits: those that are tried."""
 UNCHANGED_SHARE = 0.97
 """Of clean photographs at the default sensitivity: a little more than is hoped for, since others will differ."""
+SEED_CERTAINTY = 0.8
+"""Of a calibrated detector. It leaves room in the map on both sides: above for more caution, below for what is faint
+and connected."""
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
 
@@ -52,7 +55,7 @@ def calibrate(
 def with_shift(generator: DetectFill, shift: float) -> DetectFill:
     """A copy that is surer, or less sure, of what is damage."""
     copy = deepcopy(generator)
-    copy.config = replace(generator.config, detector_shift=shift)
+    copy.config = replace(generator.config, detector_shift=shift, seed_certainty=SEED_CERTAINTY)
     return copy
 
 

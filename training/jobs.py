@@ -17,7 +17,7 @@ from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.generator import DetectFill
 from restoration.release import load_generator, read_release
 from restoration.tensors import to_samples
-from training.calibration import MIN_PHOTOS, calibrate
+from training.calibration import MIN_PHOTOS, SEED_CERTAINTY, calibrate
 from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
 from training.checkpoint import save_checkpoint
 from training.damage import make_pairs
@@ -167,7 +167,8 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
         )
         return
     shift = calibrate(generator, [read_photo(path) for path in paths], device)
-    save_checkpoint(run, {**state, "calibration": {"detector_shift": shift}})
+    calibration = {"detector_shift": shift, "seed_certainty": SEED_CERTAINTY}
+    save_checkpoint(run, {**state, "calibration": calibration})
     console.print(f"calibrated on {len(paths)} photographs: the detector's shift is {shift}")
 
 

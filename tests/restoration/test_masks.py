@@ -33,7 +33,7 @@ def test_the_faint_stretch_of_a_certain_scratch_survives():
 def test_a_faint_island_does_not_survive():
     damage_map = empty_map()
     damage_map[50, 10:40] = 255
-    damage_map[20, 10:40] = 160
+    damage_map[20, 10:40] = 100
     opacities = grade_damage(damage_map)
     assert (opacities[50, 10:40] == 255).all()
     assert not opacities[:40].any()
@@ -45,6 +45,23 @@ def test_a_scratch_holds_together_across_corners():
     damage_map[rows, columns] = 160
     damage_map[5, 5] = 255
     assert grade_damage(damage_map)[rows, columns].all()
+
+
+def test_damage_counts_from_the_certainty_that_the_detector_is_calibrated_to():
+    for certainty in (0.5, 0.8, 0.985):
+        level = int(np.ceil(certainty * 255))
+        assert not grade_damage(empty_map() + np.uint8(level - 1), seed_certainty=certainty).any()
+        assert grade_damage(empty_map() + np.uint8(level), seed_certainty=certainty).all()
+
+
+def test_a_tenth_of_sensitivity_is_less_than_a_logit():
+    """Steps that a user can make: odds of damage change by e at most."""
+    first_levels = [
+        next(level for level in range(256) if grade_damage(np.full((1, 1), level, np.uint8), sensitivity, 0.8).any())
+        for sensitivity in (0.4, 0.5, 0.6)
+    ]
+    logits = [float(np.log(level / (255 - level))) for level in first_levels]
+    assert all(0.5 < more - less < 1.0 for more, less in itertools.pairwise(logits))
 
 
 def test_higher_sensitivity_only_adds():
@@ -61,7 +78,7 @@ def test_damage_on_the_brink_fades_in_by_grades():
     for level in range(256):
         damage_map = empty_map(20, 20)
         damage_map[8:12, 8:12] = level
-        found.append(int(grade_damage(damage_map)[10, 10]))
+        found.append(int(grade_damage(damage_map, seed_certainty=0.8)[10, 10]))
     assert found[0] == 0
     assert found[-1] == 255
     assert max(more - less for less, more in itertools.pairwise(found)) <= 64
@@ -70,9 +87,9 @@ def test_damage_on_the_brink_fades_in_by_grades():
 def test_a_bridge_on_the_brink_joins_no_more_than_its_own_grade():
     damage_map = empty_map()
     damage_map[50, 10:40] = 255
-    damage_map[50, 40:60] = 32  # just above where suspects start
+    damage_map[50, 40:60] = 3  # just above where suspects start
     damage_map[50, 60:90] = 190
-    opacities = grade_damage(damage_map)
+    opacities = grade_damage(damage_map, seed_certainty=0.8)
     assert (opacities[50, 10:40] == 255).all()
     assert 0 < opacities[50, 45] == opacities[50, 70] <= 255 / NUM_GRADES * 2
 

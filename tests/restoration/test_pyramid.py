@@ -19,6 +19,7 @@ class SeesNear:
 
     batch_size = 4
     detector_radius_px = 32
+    seed_certainty = 0.5
     conditions = ("see_through",)
 
     def __init__(self) -> None:

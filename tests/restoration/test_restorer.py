@@ -24,6 +24,7 @@ class WhiteIsDamage:
 
     batch_size = 4
     detector_radius_px = 0
+    seed_certainty = 0.5
     conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
