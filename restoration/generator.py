@@ -6,6 +6,7 @@ Both offer `detect` and `fill` on batches of tiles; what happens between the two
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -75,6 +76,13 @@ class DetectFillConfig:
     seed_certainty: float = 0.985
     """The map's value from which on damage is repaired at the default sensitivity; so high while not calibrated."""
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.detector_shift) and 0.0 < self.seed_certainty < 1.0):
+            raise ValueError(
+                f"detector_shift is {self.detector_shift} and seed_certainty {self.seed_certainty}, expected a finite "
+                "number and one in (0, 1)"
+            )
+
 
 class ResidualConv(nn.Module):
     """x + act(conv(x)). No normalisation: statistics of a tile would show at its seams (arXiv 2503.19545)."""
@@ -88,7 +96,7 @@ class ResidualConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """(N, in, T, T) to (N, out, T, T) logits, T a multiple of 16; skips are added, not concatenated.
+    """(N, in, T, T) to (N, out, T, T) logits, T a multiple of its coarsest cell; skips are added, not concatenated.
 
     Pixel unshuffle keeps the full-resolution layers cheap, nearest upsampling and a pixel shuffle with ICNR weights
     keep the grid out (arXiv 1707.02937; Odena et al. 2016 on transposed convolutions).
@@ -128,7 +136,7 @@ class UNet(nn.Module):
             x = encoder(x)
             skips.append(x)
             x = F.leaky_relu(down(x), 0.2)
-        x = self.context(x)  # (N, c3, T/16, T/16)
+        x = self.context(x)  # (N, c, T/8, T/8) with three levels
         for up, decoder, skip in zip(
             reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
         ):  # coarse to fine

@@ -20,14 +20,14 @@ NUM_GRADES = 8
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-def grade_damage(damage_map: np.ndarray, sensitivity: float = 0.5, seed_certainty: float = 0.5) -> np.ndarray:
+def grade_damage(damage_map: np.ndarray, seed_certainty: float, sensitivity: float = 0.5) -> np.ndarray:
     """Hysteresis in grades: faint stretches of a certain scratch survive, faint islands do not.
 
     With one pair of thresholds, a speck on the brink would be there or not, and two scans of one photo would differ
     visibly. Here it fades in: a grade is reached by what is connected, at that grade's thresholds, to a seed of it.
 
-    damage_map: (H, W) uint8, 255 is certain damage; sensitivity in [0, 1]; seed_certainty in (0, 1): the map's value
-    from which on damage is repaired at a sensitivity of 0.5, a property of the detector. Returns opacities, (H, W)
+    damage_map: (H, W) uint8, 255 is certain damage; seed_certainty in (0, 1): the map's value from which on damage is
+    repaired at a sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W)
     uint8: 0 keeps the sample, 255 repairs it in full. Raises InvalidOption for a sensitivity out of range.
     """
     if not 0.0 <= sensitivity <= 1.0:

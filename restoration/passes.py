@@ -19,8 +19,8 @@ TILE_PX = 256
 OVERLAP_PX = 128
 """Half of it on either side of a sample is as far as a detector may look for its map not to depend on the tiles."""
 CELL_PX = 32
-"""Tiles start at multiples of it: a network answers alike for what moves by whole cells of its coarsest layer, and no
-generator's is larger."""
+"""Tiles start at multiples of it: a network answers alike for what moves by whole cells of its coarsest layer, 8 or
+16 px in ours."""
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]

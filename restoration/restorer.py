@@ -145,7 +145,7 @@ def encode_map(damage_map: np.ndarray) -> bytes:
 
 def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, seed_certainty: float) -> np.ndarray:
     """damage_map: (H, W) uint8; returns (H, W) uint8, how much of the repair each sample takes."""
-    opacities = grade_damage(damage_map, options.sensitivity, seed_certainty)
+    opacities = grade_damage(damage_map, seed_certainty, options.sensitivity)
     if options.damage is not None:
         opacities[options.damage] = 255
     if options.protect is not None:

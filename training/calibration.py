@@ -6,13 +6,14 @@ shifted for the one to become the other (Saerens et al. 2002) is measured, not a
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from restoration.generator import DetectFill
-from restoration.restorer import restore_photo
+from restoration.masks import grade_damage
+from restoration.restorer import RestoreOptions, restore_photo
 from restoration.tensors import to_model_range, to_samples
 from training.cases import photo_of
 from training.damage import age_photos
@@ -29,27 +30,31 @@ MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
 
 
-def calibrate(
-    generator: DetectFill,
-    photos: Sequence[np.ndarray],
-    device: torch.device,
-    *,
-    unchanged_share: float = UNCHANGED_SHARE,
-) -> float:
-    """The smallest shift with which that share of the photos comes back unchanged; the largest that is tried, if none.
+@dataclass(frozen=True)
+class Calibration:
+    """shift: subtracted from the detector's logits; unchanged_share: of clean prints, what then came back unchanged."""
 
-    photos: (H, W, 3) uint8, clean and not trained on. Each is shown as it is and as an old print. The share rises with
-    the shift, so the shift is found by bisection.
+    shift: float
+    unchanged_share: float
+
+
+def calibrate(
+    generator: DetectFill, photos: Sequence[np.ndarray], device: torch.device, *, unchanged_share: float
+) -> Calibration:
+    """The smallest shift with which that share of the photos comes back unchanged, or the largest that is tried.
+
+    photos: (H, W, 3) uint8, clean and not trained on, of the size of the evaluation's. Each is shown as it is and as an
+    old print. The share rises with the shift, so the shift is found by bisection.
     """
     prints = list(_as_prints(photos))
     low, high = 0, len(SHIFTS) - 1
     while low < high:
         middle = (low + high) // 2
-        if _share_unchanged(with_shift(generator, SHIFTS[middle]), prints, device) >= UNCHANGED_SHARE:
+        if _share_unchanged(with_shift(generator, SHIFTS[middle]), prints, device) >= unchanged_share:
             high = middle
         else:
             low = middle + 1
-    return SHIFTS[low]
+    return Calibration(SHIFTS[low], _share_unchanged(with_shift(generator, SHIFTS[low]), prints, device))
 
 
 def with_shift(generator: DetectFill, shift: float) -> DetectFill:
@@ -66,7 +71,12 @@ def _as_prints(photos: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         yield to_samples(age_photos(to_model_range(photo)[None], rng)[0])
 
 
-def _share_unchanged(generator: DetectFill, photos: Sequence[np.ndarray], device: torch.device) -> float:
+def _share_unchanged(generator: DetectFill, prints: Sequence[np.ndarray], device: torch.device) -> float:
     on_device = place(generator, device)
-    unchanged = [not restore_photo(photo_of(photo), on_device).mask.any() for photo in photos]
-    return sum(unchanged) / len(unchanged)
+    num_unchanged = 0
+    for each in prints:
+        # Protected all over, so that nothing is filled for this
+        options = RestoreOptions(protect=np.ones(each.shape[:2], bool))
+        damage_map = restore_photo(photo_of(each), on_device, options).damage_map
+        num_unchanged += not grade_damage(damage_map, generator.seed_certainty).any()
+    return num_unchanged / len(prints)

@@ -82,10 +82,15 @@ def make_cases(
     num_per_family: int,
     seed: int,
 ) -> Iterator[Case]:
-    """Cases of every family. Case k of each shows the same print, so that they can be compared."""
+    """Cases of every family. Case k of each that is damaged shows the same print, so that they can be compared.
+
+    Clean ones are of every photo: one that is changed must not weigh more than it has to.
+    """
     for family in CASE_FAMILIES:
-        for index in range(num_per_family):
-            chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
+        is_clean = family == "clean"
+        for index in range(max(num_per_family, len(photos)) if is_clean else num_per_family):
+            drawn = index if is_clean else int(np.random.default_rng([seed, index]).integers(len(photos)))
+            chosen = drawn % len(photos)
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)
 
 

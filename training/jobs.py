@@ -17,7 +17,7 @@ from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.generator import DetectFill
 from restoration.release import load_generator, read_release
 from restoration.tensors import to_samples
-from training.calibration import MIN_PHOTOS, SEED_CERTAINTY, calibrate
+from training.calibration import MIN_PHOTOS, SEED_CERTAINTY, UNCHANGED_SHARE, calibrate
 from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
 from training.checkpoint import save_checkpoint
 from training.damage import make_pairs
@@ -42,6 +42,7 @@ from training.publishing import (
     NEWEST_MEASURED,
     RUN_MEASURED,
     WEIGHTS_MEASURED,
+    identity_of,
     newest_release,
     publish_run,
     read_facts,
@@ -53,6 +54,8 @@ from training.splits import list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, weights_digest
 
 console = Console(stderr=True)
+NOTHING = "nothing"
+"""What a run that did not go on from a release was started from."""
 
 
 @dataclass(frozen=True)
@@ -101,25 +104,27 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     has_checkpoint = (settings.folder / "checkpoint.pt").exists()
     if has_checkpoint and not resume:
         raise InvalidOption(f"{settings.folder} holds a checkpoint; go on with --resume, or name another --run")
+    if recipe.name == "fine-tune" and start_from is None and not resume:
+        raise InvalidOption("the recipe fine-tune goes on from a release; name one with --start-from")
+    release = None if start_from is None else read_release(start_from.resolve().parent, start_from.resolve().name)
     # what worker processes use must not lie on a GPU: they are forked, and could not reach it
     makes_pairs = torch.device("cpu") if settings.num_workers else settings.device
     trainer = Trainer(recipe, data.source(recipe, makes_pairs), settings)
-    release = None if start_from is None else read_release(start_from.resolve().parent, start_from.resolve().name)
     facts = {
         "device": describe(settings.device),
         "data_fingerprint": data.fingerprint(),
         "precision": str(settings.precision).removeprefix("torch."),
+        "started_from": NOTHING if release is None else identity_of(release),
     }
-    if release is not None:
-        facts["started_from"] = f"{release.version}, created {release.manifest.created:%Y-%m-%d %H:%M:%S}"
     if resume:
         trainer.resume()
-        facts = expect_same_run(settings.folder, facts)
+        before = read_facts(settings.folder)
+        if release is None:  # nobody needs to say it again
+            facts["started_from"] = before.get("started_from", NOTHING)
+        expect_same_run(settings.folder, before, facts)
     elif release is not None:
-        num_taken = trainer.take_weights(load_generator(release))
-        console.print(
-            f"took {num_taken} of {len(trainer.generator.state_dict())} weights from release {release.version}"
-        )
+        num_taken, num_all = trainer.take_weights(load_generator(release)), len(trainer.generator.state_dict())
+        console.print(f"took {num_taken} of {num_all} weights from release {release.version}")
     settings.folder.mkdir(parents=True, exist_ok=True)
     (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     finished = trainer.train()
@@ -127,20 +132,15 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     return finished
 
 
-def expect_same_run(run: Path, facts: Mapping[str, str]) -> dict[str, str]:
-    """A run that goes on with other data or arithmetic is another run. Raises CheckpointError.
-
-    Returns the run's facts, what it started from included: nobody needs to say that again.
-    """
-    before = read_facts(run)
+def expect_same_run(run: Path, before: Mapping[str, str], facts: Mapping[str, str]) -> None:
+    """A run that goes on with other data or arithmetic is another run. Raises CheckpointError."""
     titles = {"data_fingerprint": "data", "precision": "precision", "started_from": "starting weights"}
     for name, title in titles.items():
-        if name in before and before[name] != facts.get(name, before[name]):
+        if before.get(name, facts[name]) != facts[name]:
             raise CheckpointError(
                 f"{run} was started with other {title}; start a new folder, or give the same options as it was "
                 "started with"
             )
-    return {**before, **facts}
 
 
 def expect_held_out(photos: Path, held_out_share: float) -> None:
@@ -159,17 +159,21 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     if not isinstance(generator, DetectFill):
         console.print(f"{run} has no detector to calibrate")
         return
-    paths = select_split(list_images(photos), photos, "validation", state["recipe"]["held_out_share"])
+    recipe = state["recipe"]
+    paths = select_split(list_images(photos), photos, "validation", recipe["held_out_share"])
     if len(paths) < MIN_PHOTOS:
         console.print(
             f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's shift "
             f"stays {generator.config.detector_shift}"
         )
         return
-    shift = calibrate(generator, [read_photo(path) for path in paths], device)
-    calibration = {"detector_shift": shift, "seed_certainty": SEED_CERTAINTY}
-    save_checkpoint(run, {**state, "calibration": calibration})
-    console.print(f"calibrated on {len(paths)} photographs: the detector's shift is {shift}")
+    pictures = [read_photo(path, recipe["short_side_px"]) for path in paths]
+    found = calibrate(generator, pictures, device, unchanged_share=UNCHANGED_SHARE)
+    save_checkpoint(run, {**state, "calibration": {"detector_shift": found.shift, "seed_certainty": SEED_CERTAINTY}})
+    console.print(
+        f"calibrated on {len(paths)} photographs: with a shift of {found.shift}, {found.unchanged_share:.1%} of their "
+        f"prints stay unchanged ({UNCHANGED_SHARE:.0%} were asked for)"
+    )
 
 
 def describe(device: torch.device) -> str:
@@ -199,7 +203,7 @@ def evaluate_runs(
     about: dict[str, object] = {}
     if (newest := newest_release(store)) is not None:
         methods[f"release {newest.version}"] = method_of(load_generator(newest), device)
-        about[NEWEST_MEASURED] = newest.version
+        about[NEWEST_MEASURED] = identity_of(newest)
     held_out_share = 0.0
     for folder in filter(None, (baseline, run)):
         generator, state = generator_from_checkpoint(folder)

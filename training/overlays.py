@@ -8,6 +8,7 @@ here; others come from a folder of greyscale images (white is damage), by the na
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from restoration.errors import DataError
-from training.splits import Split, list_images, select_split
+from training.splits import list_images, select_split
 
 FAMILIES = ("strokes", "hairlines", "scratches", "dust", "fibres", "creases", "stains", "holes")
 INNOCENT = "captions"
@@ -50,7 +51,7 @@ class OverlayBank:
 
 
 def build_bank(
-    split: Split,
+    split: Literal["train", "evaluation"],
     *,
     overlay_folder: Path | None = None,
     held_out_share: float = 0.1,
@@ -59,11 +60,13 @@ def build_bank(
     num_per_family: int = 160,
     seed: int = 0,
 ) -> OverlayBank:
-    """Render the bank. No two splits share a file or a random stream.
+    """Render the bank for training, or for the evaluation: from all overlay files that are held out.
+
+    The two share neither a file nor a random stream.
 
     Raises DataError if the overlay folder holds no image, or one that cannot be read.
     """
-    stream = {"train": 0, "evaluation": 1, "validation": 2}[split]
+    stream = {"train": 0, "evaluation": 1}[split]
     overlays = {}
     for family in families:
         rng = np.random.default_rng([seed, stream, IN_BANK.index(family)])
@@ -76,7 +79,7 @@ def build_bank(
 def _read_overlays(
     folder: Path | None,
     family: str,
-    split: Split,
+    split: Literal["train", "evaluation"],
     held_out_share: float,
     side_px: int,
     num_most: int,
@@ -87,7 +90,8 @@ def _read_overlays(
     everything = list_images(folder)
     if not everything:
         raise DataError(f"{folder} is not a folder that holds damage overlays; name one, or leave overlays out")
-    paths = select_split(everything, folder, split, held_out_share)
+    train = set(select_split(everything, folder, "train", held_out_share))
+    paths = [path for path in everything if (path in train) == (split == "train")]
     paths = [path for path in paths if FAMILY_OF_FOLDER.get(path.parent.name, "dust") == family]
     chosen = rng.permutation(len(paths))[:num_most]
     return [read_overlay(paths[index], side_px, rng) for index in chosen]

@@ -12,7 +12,7 @@ from typing import Any
 
 from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
 from restoration.publishing import publish_release
-from restoration.release import Release, list_releases, read_release
+from restoration.release import Release, list_releases, load_generator, read_release
 from training.cases import CASE_FAMILIES, Case, png_of
 from training.evaluation import mean_of
 from training.trainer import generator_from_checkpoint, weights_digest
@@ -114,7 +114,7 @@ def publish_run(
         steps=state["step"],
         minutes=state["trained_seconds"] / 60,
         device=facts.get("device", "an unknown device"),
-        started_from=f", on from release {facts['started_from']}" if "started_from" in facts else "",
+        started_from=f"; it started from {facts['started_from']}" if "started_from" in facts else "",
         data=data,
         code_revision=code_revision,
         licence=licence,
@@ -137,11 +137,18 @@ def publish_run(
 
 
 def newest_release(store: Path) -> Release | None:
-    """The newest release that is what its manifest says."""
+    """The newest release that this version can load."""
     for version in reversed(list_releases(store)):
         with suppress(ReleaseInvalid):
-            return read_release(store, version)
+            release = read_release(store, version)
+            load_generator(release)
+            return release
     return None
+
+
+def identity_of(release: Release) -> str:
+    """What tells it from another store's release of the same number."""
+    return f"release {release.version}, created {release.manifest.created:%Y-%m-%d %H:%M:%S}"
 
 
 def expect_no_worse(evaluation: Mapping[str, Any], store: Path, force: str | None) -> None:
@@ -150,7 +157,7 @@ def expect_no_worse(evaluation: Mapping[str, Any], store: Path, force: str | Non
     newest = newest_release(store)
     if newest is None or force:
         return
-    if evaluation["about"].get(NEWEST_MEASURED) != newest.version:
+    if evaluation["about"].get(NEWEST_MEASURED) != identity_of(newest):
         raise DataError(
             f"the report does not compare the run with release {newest.version}, the newest in {store}; run "
             "`python -m training evaluate` again, or publish with --force REASON"

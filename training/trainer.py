@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from restoration.errors import CheckpointError, LossNotFinite
-from restoration.generator import Generator, build_generator, config_of
+from restoration.generator import DetectFill, Generator, build_generator, config_of
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import Pairs
 from training.discriminator import PatchGAN
@@ -62,6 +62,8 @@ class Trainer:
         }
         self.step = 0
         self.trained_seconds = 0.0
+        self.calibration: dict[str, float] = {}
+        """What calibration found, of this run before it went on or of the release that it started from."""
         self._stop_requested = False
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
@@ -206,6 +208,7 @@ class Trainer:
             "discriminator": self.discriminator.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "random_state": torch.get_rng_state(),
+            "calibration": self.calibration,
         }
         if torch.cuda.is_available():
             state["cuda_random_state"] = torch.cuda.get_rng_state_all()
@@ -214,7 +217,10 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the folder's checkpoint. Raises CheckpointError if it belongs to another recipe."""
         state = load_checkpoint(self.settings.folder)
-        check_same_recipe(state["recipe"], recipe_record(self.recipe), self.settings.folder)
+        default_config = dataclasses.asdict(type(self.recipe.generator)())
+        recipe = {**state["recipe"], "generator": {**default_config, **state["recipe"]["generator"]}}
+        check_same_recipe(recipe, recipe_record(self.recipe), self.settings.folder)
+        self.calibration = state.get("calibration", {})
         self.step = state["step"]
         self.trained_seconds = state["trained_seconds"]
         self.generator.load_state_dict(state["generator"])
@@ -242,6 +248,9 @@ class Trainer:
             )
         for network in (self.generator, self.average):
             network.load_state_dict(fitting, strict=False)
+        if isinstance(generator, DetectFill):
+            config = generator.config
+            self.calibration = {"detector_shift": config.detector_shift, "seed_certainty": config.seed_certainty}
         return len(fitting)
 
 

@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from skimage.draw import line
 
+from restoration import masks
 from restoration.errors import InvalidOption
-from restoration.masks import NUM_GRADES, grade_damage
+from restoration.masks import NUM_GRADES
+
+
+def grade_damage(damage_map: np.ndarray, sensitivity: float = 0.5, *, seed_certainty: float = 0.8) -> np.ndarray:
+    return masks.grade_damage(damage_map, seed_certainty, sensitivity)
 
 
 def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
@@ -57,7 +62,7 @@ def test_damage_counts_from_the_certainty_that_the_detector_is_calibrated_to():
 def test_a_tenth_of_sensitivity_is_less_than_a_logit():
     """Steps that a user can make: odds of damage change by e at most."""
     first_levels = [
-        next(level for level in range(256) if grade_damage(np.full((1, 1), level, np.uint8), sensitivity, 0.8).any())
+        next(level for level in range(256) if grade_damage(np.full((1, 1), level, np.uint8), sensitivity).any())
         for sensitivity in (0.4, 0.5, 0.6)
     ]
     logits = [float(np.log(level / (255 - level))) for level in first_levels]
@@ -78,7 +83,7 @@ def test_damage_on_the_brink_fades_in_by_grades():
     for level in range(256):
         damage_map = empty_map(20, 20)
         damage_map[8:12, 8:12] = level
-        found.append(int(grade_damage(damage_map, seed_certainty=0.8)[10, 10]))
+        found.append(int(grade_damage(damage_map)[10, 10]))
     assert found[0] == 0
     assert found[-1] == 255
     assert max(more - less for less, more in itertools.pairwise(found)) <= 64
@@ -89,7 +94,7 @@ def test_a_bridge_on_the_brink_joins_no_more_than_its_own_grade():
     damage_map[50, 10:40] = 255
     damage_map[50, 40:60] = 3  # just above where suspects start
     damage_map[50, 60:90] = 190
-    opacities = grade_damage(damage_map, seed_certainty=0.8)
+    opacities = grade_damage(damage_map)
     assert (opacities[50, 10:40] == 255).all()
     assert 0 < opacities[50, 45] == opacities[50, 70] <= 255 / NUM_GRADES * 2
 

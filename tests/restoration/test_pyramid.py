@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+from restoration import pyramid
 from restoration.photo import decode_photo
-from restoration.pyramid import PyramidPass, double, halve, halve_mask, inside_of_wide, wide_parts
+from restoration.pyramid import PyramidPass, double, halve, halve_mask, inside_of_wide, put_in, wide_parts
 from restoration.restorer import RestoreOptions, restore_photo
 
 from .small_generator import encode
@@ -99,9 +100,20 @@ def test_forced_damage_wider_than_a_tile_is_filled_from_what_lies_around_it():
 def test_halving_and_doubling_keep_the_place(size):
     """A ramp comes back as it was, at odd sizes too: half a coarse pixel's shift would show."""
     ramp = np.add.outer(np.linspace(0, 120, size[0]), np.linspace(0, 120, size[1])).astype(np.uint8)
-    back = double(halve(np.repeat(ramp[:, :, None], 3, axis=2))[:, :, 0], size)
+    colour = np.repeat(ramp[:, :, None], 3, axis=2)
+    back = double(halve(colour)[:, :, 0], size)
     assert back.shape == size
     assert np.abs(back.astype(int) - ramp).max() <= 2
+    assert np.array_equal(put_in(halve(colour), np.ones(size, bool), np.zeros_like(colour))[:, :, 1], back)
+
+
+def test_bands_leave_no_seam(monkeypatch):
+    samples = np.random.default_rng(0).integers(0, 256, (301, 77, 3), np.uint8)
+    whole = halve(samples), double(samples[:151, :39, 0].copy(), (301, 77))
+    monkeypatch.setattr(pyramid, "BAND_PX", 32)
+    assert np.array_equal(halve(samples), whole[0])
+    by_bands = double(samples[:151, :39, 0].copy(), (301, 77))
+    assert np.abs(by_bands.astype(int) - whole[1]).max() <= 1  # Pillow's weights are rounded where a band starts
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -118,6 +130,7 @@ def test_only_the_inside_of_what_is_wide_is_carried_on():
     damage_map = np.zeros((100, 100), np.uint8)
     damage_map[:, 10:16] = 255
     damage_map[20:60, 40:80] = 200
+    damage_map[70:, 40:] = 100  # a floor, rather no damage
     inside = inside_of_wide(damage_map)
     assert not inside[:, :30].any()
     assert (inside[22:58, 42:78] == 200).all()
@@ -132,6 +145,22 @@ def test_what_is_wide_is_told_with_its_edge():
     assert set(np.unique(wide)) == {0, 255}
     assert not wide[70:, :30].any()
     assert np.array_equal(wide > 0, ndimage.binary_dilation(mask & (np.arange(100) > 30), np.ones((5, 5))))
+
+
+def test_what_a_painter_makes_of_undamaged_samples_does_not_bleed_into_the_fill():
+    class GlaresOutside(SeesNear):
+        """Right under the mask, blinding beside it, where its answer means nothing."""
+
+        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+            shows_through = (tiles * mask).sum() / mask.sum().clamp(min=1.0) < 0.9
+            return torch.where(mask > 0, tiles if shows_through else torch.full_like(tiles, 70 / 255), 1.0)
+
+    samples, _ = scan(512, 512, 0)
+    forced = np.zeros((512, 512), bool)
+    forced[101:301, 151:351] = True
+    samples[forced] = 255
+    restored = restore(samples, GlaresOutside(), mode="auto", damage=forced)
+    assert np.abs(restored.samples[forced].astype(int) - 70).max() <= 12
 
 
 def test_a_generator_that_cannot_look_through_a_mask_repaints_at_the_photo_s_own_scale():

@@ -1,14 +1,14 @@
 """The detector's shift is chosen so that clean photographs stay clean."""
 
+import numpy as np
 import pytest
 import torch
 
 from restoration.generator import DetectFill, DetectFillConfig
 from restoration.restorer import restore_photo
-from training import calibration
-from training.calibration import SHIFTS, calibrate, with_shift
+from training.calibration import SEED_CERTAINTY, SHIFTS, calibrate, with_shift
 from training.cases import photo_of
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint
 from training.evaluation import place
 from training.jobs import calibrate_run
 from training.samples import crop_sample
@@ -29,21 +29,43 @@ def generator_that_says(logit: float) -> DetectFill:
     return generator
 
 
-def is_changed(generator: DetectFill, shift: float) -> bool:
-    return bool(restore_photo(photo_of(PHOTOS[0]), place(with_shift(generator, shift), CPU)).mask.any())
+def generator_that_sees_light() -> DetectFill:
+    """The more certain of damage, the lighter a photo is; each photo has a logit of its own."""
+    generator = generator_that_says(0.0)
+    generator.detector.head.weight.data.fill_(0.05)
+    return generator
 
 
-def test_the_shift_is_the_smallest_with_which_clean_photos_stay_clean():
-    generator = generator_that_says(7.0)
-    shift = calibrate(generator, PHOTOS, CPU)
-    assert 0.0 < shift < 7.0
-    assert not is_changed(generator, shift)
-    assert is_changed(generator, shift - 0.25)
-    assert calibrate(generator_that_says(-5.0), PHOTOS, CPU) == SHIFTS[0]
+def is_changed(generator: DetectFill, shift: float, photo: np.ndarray) -> bool:
+    return bool(restore_photo(photo_of(photo), place(with_shift(generator, shift), CPU)).mask.any())
 
 
-def test_a_detector_that_no_shift_can_calm_gets_the_largest():
-    assert calibrate(generator_that_says(40.0), PHOTOS, CPU) == SHIFTS[-1]
+@pytest.mark.parametrize("unchanged_share", [0.5, 1.0])
+def test_the_shift_is_the_smallest_with_which_so_many_clean_photos_stay_clean(unchanged_share):
+    photos = [np.full((96, 96, 3), level, np.uint8) for level in (40, 90, 140, 190, 240)]
+    generator = generator_that_sees_light()
+    found = calibrate(generator, photos, CPU, unchanged_share=unchanged_share)
+    assert found.unchanged_share >= unchanged_share
+    assert 0.0 < found.shift < SHIFTS[-1]
+    changed = [is_changed(generator, found.shift, photo) for photo in photos]
+    assert any(changed) == (unchanged_share < 1.0)
+
+
+def test_fewer_clean_photos_that_must_stay_clean_let_more_damage_be_found():
+    photos = [np.full((96, 96, 3), level, np.uint8) for level in (40, 90, 140, 190, 240)]
+    half, everything = (
+        calibrate(generator_that_sees_light(), photos, CPU, unchanged_share=share).shift for share in (0.5, 1.0)
+    )
+    assert half < everything
+
+
+def test_a_detector_that_is_silent_needs_no_shift():
+    assert calibrate(generator_that_says(-5.0), PHOTOS, CPU, unchanged_share=1.0).shift == SHIFTS[0]
+
+
+def test_a_detector_that_no_shift_can_calm_gets_the_largest_and_the_share_says_so():
+    found = calibrate(generator_that_says(40.0), PHOTOS, CPU, unchanged_share=0.97)
+    assert (found.shift, found.unchanged_share) == (SHIFTS[-1], 0.0)
 
 
 def test_trying_shifts_leaves_the_generator_as_it_was():
@@ -64,15 +86,16 @@ def run(bank, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_keeps_its_calibration_until_it_trains_on(run, bank, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration, "UNCHANGED_SHARE", 1.0)
-    photos = write_photos(tmp_path / "photos", [*names_for("validation", 20), *names_for("evaluation", 1)], side_px=32)
-    calibrate_run(photos, run, CPU)
-    assert 0.0 < generator_from_checkpoint(run)[0].config.detector_shift < 6.0
+def test_a_run_keeps_its_calibration(run, bank, tmp_path):
+    names = [*names_for("validation", 20), *names_for("evaluation", 1)]
+    calibrate_run(write_photos(tmp_path / "photos", names, side_px=32), run, CPU)
+    generator, _ = generator_from_checkpoint(run)
+    assert 0.0 < generator.config.detector_shift < 6.0
+    assert generator.seed_certainty == SEED_CERTAINTY
     trainer = Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(run))
     trainer.resume()
     trainer.train()
-    assert generator_from_checkpoint(run)[0].config.detector_shift == DETECT_FILL.generator.detector_shift
+    assert generator_from_checkpoint(run)[0].config == generator.config
 
 
 def test_with_few_photographs_it_stays_as_it_is(run, tmp_path, capsys):
@@ -80,13 +103,12 @@ def test_with_few_photographs_it_stays_as_it_is(run, tmp_path, capsys):
     photos = write_photos(tmp_path / "photos", [*names_for("validation", 19), *names_for("evaluation", 1)], side_px=32)
     calibrate_run(photos, run, CPU)
     assert "19 photographs to calibrate on, fewer than 20" in " ".join(capsys.readouterr().err.split())
-    assert load_checkpoint(run).keys() == before.keys()
+    assert load_checkpoint(run)["calibration"] == before["calibration"] == {}
 
 
 def test_a_generator_without_a_detector_has_nothing_to_calibrate(tmp_path, capsys, bank):
     Trainer(PIX2PIX, make_source(PIX2PIX, bank), settings_for(tmp_path)).save()
     before = load_checkpoint(tmp_path)
-    save_checkpoint(tmp_path, before)
     calibrate_run(tmp_path, tmp_path, CPU)
     assert "no detector" in capsys.readouterr().err
-    assert load_checkpoint(tmp_path).keys() == before.keys()
+    assert load_checkpoint(tmp_path)["calibration"] == before["calibration"] == {}

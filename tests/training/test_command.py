@@ -26,6 +26,7 @@ from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
 from training.recipes import detect_fill_recipe
 from training.samples import crop_sample
+from training.trainer import generator_from_checkpoint
 
 from .conftest import names_for, write_photos
 from .small_recipes import DETECT_FILL, RECIPES
@@ -269,7 +270,7 @@ def test_train_stops_and_goes_on(training, photo_folder, tmp_path, recipe):
     assert code == 0
     assert "finished at step 6 of 6" in error
     facts = json.loads((tmp_path / "run.json").read_text())
-    assert facts.keys() == {"device", "data_fingerprint", "precision"}
+    assert facts.keys() == {"device", "data_fingerprint", "precision", "started_from"}
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -283,7 +284,34 @@ def test_a_run_starts_from_a_release_and_says_so(training, photo_folder, tmp_pat
     assert f"took {len(after)} of {len(after)} weights from release 0001" in error
     assert torch.equal(before["filler.stem.weight"], after["filler.stem.weight"])  # the first phase is the detector's
     assert training("train", photo_folder, *options, "--resume")[0] == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["started_from"].startswith("0001, created 20")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["started_from"].startswith(
+        "release 0001, created 20"
+    )
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_run_that_started_from_nothing_cannot_claim_a_release_later(training, photo_folder, tmp_path):
+    release = publish_small(tmp_path / "store", DETECT_FILL.generator)
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    assert training("train", photo_folder, *options, "--minutes", "0")[0] == 0
+    code, _, error = training("train", photo_folder, *options, "--resume", "--start-from", release.path)
+    assert code == 2
+    assert "started with other starting weights" in error_line(error)
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_run_goes_on_with_the_release_s_calibration(training, photo_folder, tmp_path):
+    calibrated = replace(DETECT_FILL.generator, detector_shift=7.5, seed_certainty=0.9)
+    release = publish_small(tmp_path / "store", calibrated)
+    options = ["--run", tmp_path / "run", "--device", "cpu", "--start-from", release.path]
+    assert training("train", photo_folder, *options)[0] == 0
+    assert generator_from_checkpoint(tmp_path / "run")[0].config == calibrated
+
+
+def test_fine_tuning_needs_a_release_to_go_on_from(training, photo_folder, tmp_path):
+    code, _, error = training("train", photo_folder, "--recipe", "fine-tune", "--run", tmp_path)
+    assert code == 2
+    assert "--start-from" in error_line(error)
 
 
 @pytest.mark.usefixtures("small_sizes")

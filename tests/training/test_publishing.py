@@ -17,6 +17,7 @@ from training.publishing import (
     RUN_MEASURED,
     WEIGHTS_MEASURED,
     find_code_revision,
+    identity_of,
     newest_release,
     publish_run,
     read_evaluation,
@@ -95,7 +96,7 @@ def compared(run, golden, store, report, **changes):
     families = {"strokes": measured, "mixtures": measured, "clean": {"psnr": 99.0, "untouched": 0.95}}
     ours = {family: {**scores, **changes.get(family, {})} for family, scores in families.items()}
     evaluation["scores"] |= {"release 0001": families, "detect-fill": ours}
-    evaluation["about"] |= {NEWEST_MEASURED: "0001", RUN_MEASURED: "detect-fill"}
+    evaluation["about"] |= {NEWEST_MEASURED: identity_of(newest_release(store)), RUN_MEASURED: "detect-fill"}
     report.mkdir()
     (report / "evaluation.json").write_text(json.dumps(evaluation))
     (report / "evaluation.md").write_text((run / "report" / "evaluation.md").read_text())
@@ -135,6 +136,15 @@ def test_a_run_that_is_worse_is_not_published_unless_forced_with_a_reason(run, g
 def test_a_report_that_does_not_know_the_newest_release_is_not_enough(run, golden, store):
     with pytest.raises(DataError, match="does not compare the run with release 0001"):
         publish(run, store, golden)
+
+
+def test_another_store_s_release_of_the_same_number_is_not_the_newest_one_here(run, golden, store, tmp_path):
+    asked = compared(run, golden, store, tmp_path / "report")
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    report["about"][NEWEST_MEASURED] = "release 0001, created 1999-12-31 23:59:59"
+    (tmp_path / "report" / "evaluation.json").write_text(json.dumps(report))
+    with pytest.raises(DataError, match="does not compare the run with release 0001"):
+        publish_run(run, store, **asked)
 
 
 def test_a_broken_newest_release_is_passed_over(run, golden, store, tmp_path):
