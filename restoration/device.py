@@ -30,8 +30,8 @@ class TileGenerator(Protocol):
         """See `Generator.detector_radius_px`."""
 
     @property
-    def seed_certainty(self) -> float:
-        """See `Generator.seed_certainty`."""
+    def required_evidence(self) -> float:
+        """See `Generator.required_evidence`."""
 
     def detect(self, tiles: Tensor) -> Tensor:
         """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
@@ -75,8 +75,8 @@ class DeviceGenerator:
         return self._generator.detector_radius_px
 
     @property
-    def seed_certainty(self) -> float:
-        return self._generator.seed_certainty
+    def required_evidence(self) -> float:
+        return self._generator.required_evidence
 
     @property
     def conditions(self) -> tuple[str, ...]:

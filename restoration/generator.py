@@ -37,8 +37,8 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     @property
-    def seed_certainty(self) -> float:
-        """The damage map's value, in (0, 1), from which on damage is repaired at the default sensitivity."""
+    def required_evidence(self) -> float:
+        """For damage to be repaired at the default sensitivity, in logits of the map; see `restoration.masks`."""
         raise NotImplementedError
 
     def detect(self, tiles: Tensor) -> Tensor:
@@ -73,15 +73,13 @@ class DetectFillConfig:
     detector_shift: float = 0.0
     """Subtracted from the detector's logits. It is trained where most pictures are damaged and misses weigh more than
     alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
-    seed_certainty: float = 0.985
-    """The map's value from which on damage is repaired at the default sensitivity; so high while not calibrated."""
+    required_evidence: float = 12.0
+    """For damage to be repaired at the default sensitivity, see `restoration.masks`; so high while not calibrated."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.detector_shift) and 0.0 < self.seed_certainty < 1.0):
-            raise ValueError(
-                f"detector_shift is {self.detector_shift} and seed_certainty {self.seed_certainty}, expected a finite "
-                "number and one in (0, 1)"
-            )
+        for name in ("detector_shift", "required_evidence"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number")
 
 
 class ResidualConv(nn.Module):
@@ -176,8 +174,8 @@ class DetectFill(Generator):
         return self.detector.radius_px
 
     @property
-    def seed_certainty(self) -> float:
-        return float(self.config.seed_certainty)
+    def required_evidence(self) -> float:
+        return float(self.config.required_evidence)
 
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.sigmoid(self.detect_logits(tiles).float() - self.config.detector_shift)
@@ -266,8 +264,8 @@ class Pix2Pix(Generator):
         return 0
 
     @property
-    def seed_certainty(self) -> float:
-        return 0.5
+    def required_evidence(self) -> float:
+        return 0.0
 
     def detect(self, tiles: Tensor) -> Tensor:
         return torch.ones_like(tiles[:, :1], dtype=torch.float32)

@@ -7,53 +7,66 @@ from scipy import ndimage
 
 from restoration.errors import InvalidOption
 
-SEED_FADE = 2.0
-"""Damage is repaired in full when its logit is so much above the one from which its repair begins."""
-SUSPECT_GAP = 6.2
-"""What is connected to damage is repaired with it down to a logit so much lower: the faint stretches of a scratch."""
-SUSPECT_FADE = 2.2
-"""As `SEED_FADE`, for what is connected."""
-SENSITIVITY_LOGITS = 8.0
-"""How far sensitivity from 0 to 1 moves all of these: a tenth of it is less than a logit."""
-NUM_GRADES = 8
+CERTAINTIES = (5.5, 3.5, 1.5, -0.5, -2.5, -4.5)
+"""The logits of the map at which its areas are weighed: what eight bits can tell apart."""
+SUSPECT_GAP = 6.0
+"""An area reaches as far as the map's logit is at most so much lower: to the faint stretches of a certain scratch."""
+LEAST_SUSPECT = -5.5
+"""What is less certain than this is never damage: the map's floor."""
+FADE = 2.0
+"""From half of this below what is repaired in full, an area is repaired in part."""
+SENSITIVITY_EVIDENCE = 8.0
+"""How much less evidence a sensitivity of 1 asks for than one of 0; a tenth of it is less than one doubling."""
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-def grade_damage(damage_map: np.ndarray, seed_certainty: float, sensitivity: float = 0.5) -> np.ndarray:
-    """Hysteresis in grades: faint stretches of a certain scratch survive, faint islands do not.
+def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: float = 0.5) -> np.ndarray:
+    """Weigh the evidence for damage of each connected area, and repair it in full, in part or not at all.
 
-    With one pair of thresholds, a speck on the brink would be there or not, and two scans of one photo would differ
-    visibly. Here it fades in: a grade is reached by what is connected, at that grade's thresholds, to a seed of it.
+    A speck must be all but certain to be damage: buttons, leaves and highlights look like specks. Less certainty will
+    do for a long scratch or a large hole: each doubling of the samples that are so certain makes up for one logit of
+    it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not.
 
-    damage_map: (H, W) uint8, 255 is certain damage; seed_certainty in (0, 1): the map's value from which on damage is
-    repaired at a sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W)
-    uint8: 0 keeps the sample, 255 repairs it in full. Raises InvalidOption for a sensitivity out of range.
+    damage_map: (H, W) uint8, 255 is certain damage; required_evidence: of one sample, in logits of the map, at a
+    sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W) uint8: 0 keeps the
+    sample, 255 repairs it in full. Raises InvalidOption for a sensitivity out of range.
     """
     if not 0.0 <= sensitivity <= 1.0:
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
-    first_seed = math.log(seed_certainty / (1.0 - seed_certainty)) - SENSITIVITY_LOGITS * (sensitivity - 0.5)
+    required = required_evidence - SENSITIVITY_EVIDENCE * (sensitivity - 0.5)
     opacities = np.zeros(damage_map.shape, np.uint8)
-    for grade in range(1, NUM_GRADES + 1):
-        share = (grade - 1) / (NUM_GRADES - 1)
-        seeds = damage_map >= _level(first_seed + SEED_FADE * share)
-        if not seeds.any():
-            break
-        suspects = damage_map >= _level(first_seed - SUSPECT_GAP + SUSPECT_FADE * share)
-        opacities[_connected_to(seeds, suspects)] = grade * 255 // NUM_GRADES
+    areas, areas_level = np.empty(0), 0
+    for certainty in CERTAINTIES:
+        level = level_of(certainty)
+        if not (damage_map >= level).any():
+            continue
+        if (suspect_level := level_of(max(certainty - SUSPECT_GAP, LEAST_SUSPECT))) != areas_level:
+            areas, _ = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
+            areas_level = suspect_level
+        _repair(opacities, areas, _evidence(damage_map, areas, level, certainty) - required)
     return opacities
 
 
-def _level(logit: float) -> int:
-    """The map's level from which on damage is at least so certain; 0 is never damage, 255 always."""
-    return min(max(1, math.ceil(255.0 / (1.0 + math.exp(-logit)))), 255)
+def level_of(logit: float) -> int:
+    """The map's level from which on damage is at least so certain; 0 is never damage."""
+    return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _connected_to(seeds: np.ndarray, suspects: np.ndarray) -> np.ndarray:
-    """The connected areas of `suspects` that hold a seed; all (H, W) bool."""
-    areas, num_areas = ndimage.label(suspects, structure=_EIGHT_NEIGHBOURS)
-    has_seed = np.zeros(num_areas + 1, bool)
-    for row_areas, row_seeds in zip(areas, seeds, strict=True):  # by row, because a copy of `areas` may be 400 MB
-        has_seed[row_areas[row_seeds]] = True
-    connected: np.ndarray = has_seed[areas]
-    return connected
+def _evidence(damage_map: np.ndarray, areas: np.ndarray, level: int, certainty: float) -> np.ndarray:
+    """Of each area, (num_areas + 1,) float64; minus infinity where nothing is so certain, and for what is no area."""
+    num_samples = np.zeros(int(areas.max()) + 1)
+    for row, row_areas in zip(damage_map, areas, strict=True):  # by row, because a copy of `areas` may be 400 MB
+        np.add.at(num_samples, row_areas[row >= level], 1)
+    num_samples[0] = 0
+    with np.errstate(divide="ignore"):
+        evidence: np.ndarray = certainty + np.log2(num_samples)
+    return evidence
+
+
+def _repair(opacities: np.ndarray, areas: np.ndarray, excess: np.ndarray) -> None:
+    """Raise opacities, (H, W) uint8, to what the areas' evidence in excess of the required calls for."""
+    share = np.where(excess >= 0.0, np.clip(excess / FADE + 0.25, 0.0, 1.0), 0.0)
+    of_area = np.rint(share * 255.0).astype(np.uint8)
+    for row, row_areas in zip(opacities, areas, strict=True):
+        np.maximum(row, of_area[row_areas], out=row)

@@ -114,7 +114,7 @@ def restore_photo(
         tone = find_tone(colour)
         damage_map = one_pass.detect(tone.to_grey(colour) if tone else colour)
     with _timed(seconds, "mask"):
-        opacities = decide_opacities(damage_map, options, generator.seed_certainty)
+        opacities = decide_opacities(damage_map, options, generator.required_evidence)
         mask = opacities > 0
     if not mask.any():
         return Restoration(photo.samples, damage_map, mask, seconds)
@@ -143,9 +143,9 @@ def encode_map(damage_map: np.ndarray) -> bytes:
     return png.getvalue()
 
 
-def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, seed_certainty: float) -> np.ndarray:
+def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, required_evidence: float) -> np.ndarray:
     """damage_map: (H, W) uint8; returns (H, W) uint8, how much of the repair each sample takes."""
-    opacities = grade_damage(damage_map, seed_certainty, options.sensitivity)
+    opacities = grade_damage(damage_map, required_evidence, options.sensitivity)
     if options.damage is not None:
         opacities[options.damage] = 255
     if options.protect is not None:

@@ -21,11 +21,10 @@ from training.evaluation import place
 
 SHIFTS = tuple(step / 4 for step in range(65))
 """0 to 16, in logits: those that are tried."""
-UNCHANGED_SHARE = 0.97
-"""Of clean photographs at the default sensitivity: a little more than is hoped for, since others will differ."""
-SEED_CERTAINTY = 0.8
-"""Of a calibrated detector. It leaves room in the map on both sides: above for more caution, below for what is faint
-and connected."""
+UNCHANGED_SHARE = 0.95
+"""Of clean photographs at the default sensitivity, half of them as old prints."""
+REQUIRED_EVIDENCE = 5.5
+"""Of a calibrated detector: a single sample must be as certain as a map of eight bits can tell."""
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
 
@@ -60,7 +59,7 @@ def calibrate(
 def with_shift(generator: DetectFill, shift: float) -> DetectFill:
     """A copy that is surer, or less sure, of what is damage."""
     copy = deepcopy(generator)
-    copy.config = replace(generator.config, detector_shift=shift, seed_certainty=SEED_CERTAINTY)
+    copy.config = replace(generator.config, detector_shift=shift, required_evidence=REQUIRED_EVIDENCE)
     return copy
 
 
@@ -78,5 +77,5 @@ def _share_unchanged(generator: DetectFill, prints: Sequence[np.ndarray], device
         # Protected all over, so that nothing is filled for this
         options = RestoreOptions(protect=np.ones(each.shape[:2], bool))
         damage_map = restore_photo(photo_of(each), on_device, options).damage_map
-        num_unchanged += not grade_damage(damage_map, generator.seed_certainty).any()
+        num_unchanged += not grade_damage(damage_map, generator.required_evidence).any()
     return num_unchanged / len(prints)

@@ -17,7 +17,7 @@ from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.generator import DetectFill
 from restoration.release import load_generator, read_release
 from restoration.tensors import to_samples
-from training.calibration import MIN_PHOTOS, SEED_CERTAINTY, UNCHANGED_SHARE, calibrate
+from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
 from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
 from training.checkpoint import save_checkpoint
 from training.damage import make_pairs
@@ -169,7 +169,8 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
         return
     pictures = [read_photo(path, recipe["short_side_px"]) for path in paths]
     found = calibrate(generator, pictures, device, unchanged_share=UNCHANGED_SHARE)
-    save_checkpoint(run, {**state, "calibration": {"detector_shift": found.shift, "seed_certainty": SEED_CERTAINTY}})
+    calibration = {"detector_shift": found.shift, "required_evidence": REQUIRED_EVIDENCE}
+    save_checkpoint(run, {**state, "calibration": calibration})
     console.print(
         f"calibrated on {len(paths)} photographs: with a shift of {found.shift}, {found.unchanged_share:.1%} of their "
         f"prints stay unchanged ({UNCHANGED_SHARE:.0%} were asked for)"

@@ -250,7 +250,7 @@ class Trainer:
             network.load_state_dict(fitting, strict=False)
         if isinstance(generator, DetectFill):
             config = generator.config
-            self.calibration = {"detector_shift": config.detector_shift, "seed_certainty": config.seed_certainty}
+            self.calibration = {"detector_shift": config.detector_shift, "required_evidence": config.required_evidence}
         return len(fitting)
 
 

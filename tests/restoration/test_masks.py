@@ -3,19 +3,27 @@ import time
 
 import numpy as np
 import pytest
-from skimage.draw import line
+from skimage.draw import disk, line
 
 from restoration import masks
 from restoration.errors import InvalidOption
-from restoration.masks import NUM_GRADES
+
+REQUIRED = 5.5
 
 
-def grade_damage(damage_map: np.ndarray, sensitivity: float = 0.5, *, seed_certainty: float = 0.8) -> np.ndarray:
-    return masks.grade_damage(damage_map, seed_certainty, sensitivity)
+def grade_damage(damage_map: np.ndarray, sensitivity: float = 0.5) -> np.ndarray:
+    return masks.grade_damage(damage_map, REQUIRED, sensitivity)
 
 
 def empty_map(height_px: int = 100, width_px: int = 100) -> np.ndarray:
     return np.zeros((height_px, width_px), np.uint8)
+
+
+def spot(level: int, num_samples: int) -> np.ndarray:
+    """A row of so many samples of one level."""
+    damage_map = empty_map(40, num_samples + 10)
+    damage_map[20, 5 : 5 + num_samples] = level
+    return damage_map
 
 
 def test_nothing_suspected_gives_an_empty_mask_at_any_sensitivity():
@@ -23,15 +31,31 @@ def test_nothing_suspected_gives_an_empty_mask_at_any_sensitivity():
         assert not grade_damage(empty_map(), sensitivity).any()
 
 
-def test_certain_damage_is_masked_at_any_sensitivity():
+def test_large_and_certain_damage_is_repaired_in_full_at_any_sensitivity():
     for sensitivity in (0.0, 0.5, 1.0):
         assert (grade_damage(empty_map() + 255, sensitivity) == 255).all()
+
+
+def test_a_speck_must_be_all_but_certain():
+    assert grade_damage(spot(255, 1)).any()
+    assert not grade_damage(spot(230, 1)).any()
+    assert not grade_damage(spot(230, 4)).any()
+
+
+def test_less_certainty_will_do_for_a_longer_scratch():
+    """Each doubling makes up for a logit: 248 is at 3.5, so four samples are as good as one at 5.5."""
+    level = masks.level_of(3.5)
+    found = {num: bool(grade_damage(spot(level, num)).any()) for num in (1, 2, 3, 4, 8)}
+    assert found == {1: False, 2: False, 3: False, 4: True, 8: True}
+    level = masks.level_of(-0.5)
+    assert not grade_damage(spot(level, 63)).any()
+    assert grade_damage(spot(level, 64)).any()
 
 
 def test_the_faint_stretch_of_a_certain_scratch_survives():
     damage_map = empty_map()
     damage_map[50, 10:40] = 255
-    damage_map[50, 40:90] = 160
+    damage_map[50, 40:90] = 100
     assert (grade_damage(damage_map)[50, 10:90] == 255).all()
 
 
@@ -48,55 +72,43 @@ def test_a_scratch_holds_together_across_corners():
     damage_map = empty_map()
     rows, columns = line(5, 5, 95, 70)
     damage_map[rows, columns] = 160
-    damage_map[5, 5] = 255
     assert grade_damage(damage_map)[rows, columns].all()
 
 
-def test_damage_counts_from_the_certainty_that_the_detector_is_calibrated_to():
-    for certainty in (0.5, 0.8, 0.985):
-        level = int(np.ceil(certainty * 255))
-        assert not grade_damage(empty_map() + np.uint8(level - 1), seed_certainty=certainty).any()
-        assert grade_damage(empty_map() + np.uint8(level), seed_certainty=certainty).all()
-
-
-def test_a_tenth_of_sensitivity_is_less_than_a_logit():
-    """Steps that a user can make: odds of damage change by e at most."""
-    first_levels = [
-        next(level for level in range(256) if grade_damage(np.full((1, 1), level, np.uint8), sensitivity).any())
-        for sensitivity in (0.4, 0.5, 0.6)
-    ]
-    logits = [float(np.log(level / (255 - level))) for level in first_levels]
-    assert all(0.5 < more - less < 1.0 for more, less in itertools.pairwise(logits))
+def test_a_certain_scratch_does_not_take_a_faint_floor_with_it():
+    damage_map = np.full((200, 200), 1, np.uint8)
+    damage_map[100, 20:180] = 255
+    assert np.array_equal(grade_damage(damage_map) > 0, damage_map == 255)
 
 
 def test_higher_sensitivity_only_adds():
-    damage_map = np.tile(np.linspace(0, 255, 100).astype(np.uint8), (100, 1))
+    damage_map = empty_map(300, 300)
+    for index, level in enumerate(np.linspace(20, 255, 25).astype(int)):
+        row, column = divmod(index, 5)
+        damage_map[disk((row * 55 + 30, column * 55 + 30), 1 + index % 7)] = level
     opacities = [grade_damage(damage_map, sensitivity) for sensitivity in np.linspace(0.0, 1.0, 11)]
     for less, more in itertools.pairwise(opacities):
         assert (less <= more).all()
     assert opacities[0].sum() < opacities[5].sum() < opacities[-1].sum()
 
 
-def test_damage_on_the_brink_fades_in_by_grades():
-    """A speck whose certainty rises by one level at a time is never suddenly there: a level is a quarter at most."""
-    found = []
-    for level in range(256):
-        damage_map = empty_map(20, 20)
-        damage_map[8:12, 8:12] = level
-        found.append(int(grade_damage(damage_map)[10, 10]))
+def test_a_tenth_of_sensitivity_is_less_than_a_doubling_of_the_area():
+    """Steps that a user can make."""
+    level = masks.level_of(-0.5)
+    smallest = [
+        next(num for num in range(1, 1000) if grade_damage(spot(level, num), sensitivity).any())
+        for sensitivity in (0.4, 0.5, 0.6)
+    ]
+    assert all(1.5 < more / less < 2.0 for less, more in itertools.pairwise(reversed(smallest)))
+
+
+def test_damage_on_the_brink_fades_in():
+    level = masks.level_of(-0.5)
+    found = [int(grade_damage(spot(level, num)).max()) for num in range(1, 300)]
     assert found[0] == 0
     assert found[-1] == 255
+    assert all(less <= more for less, more in itertools.pairwise(found))
     assert max(more - less for less, more in itertools.pairwise(found)) <= 64
-
-
-def test_a_bridge_on_the_brink_joins_no_more_than_its_own_grade():
-    damage_map = empty_map()
-    damage_map[50, 10:40] = 255
-    damage_map[50, 40:60] = 3  # just above where suspects start
-    damage_map[50, 60:90] = 190
-    opacities = grade_damage(damage_map)
-    assert (opacities[50, 10:40] == 255).all()
-    assert 0 < opacities[50, 45] == opacities[50, 70] <= 255 / NUM_GRADES * 2
 
 
 def test_one_pixel_photos_have_masks():

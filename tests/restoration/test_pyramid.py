@@ -20,7 +20,7 @@ class SeesNear:
 
     batch_size = 4
     detector_radius_px = 32
-    seed_certainty = 0.5
+    required_evidence = 0.0
     conditions = ("see_through",)
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ class WhiteIsDamage:
 
     batch_size = 4
     detector_radius_px = 0
-    seed_certainty = 0.5
+    required_evidence = 0.0
     conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -130,6 +130,8 @@ def test_protect_wins_over_damage():
 
 def test_lower_sensitivity_takes_less_for_damage():
     class Doubtful(WhiteIsDamage):
+        required_evidence = 10.0  # a little more than 720 samples at 0.4 are
+
         def detect(self, tiles: torch.Tensor) -> torch.Tensor:
             return super().detect(tiles) * 0.4
 
@@ -144,6 +146,8 @@ def test_lower_sensitivity_takes_less_for_damage():
 
 def test_doubtful_damage_is_repaired_in_part():
     class AllButCertain(WhiteIsDamage):
+        required_evidence = 12.7  # a little less than 720 samples at 0.99 are
+
         def detect(self, tiles: torch.Tensor) -> torch.Tensor:
             return super().detect(tiles) * 0.99
 
