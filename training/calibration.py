@@ -43,17 +43,24 @@ def calibrate(
     """The smallest shift with which that share of the photos comes back unchanged, or the largest that is tried.
 
     photos: (H, W, 3) uint8, clean and not trained on, of the size of the evaluation's. Each is shown as it is and as an
-    old print. The share rises with the shift, so the shift is found by bisection.
+    old print. What is unchanged stays so at any larger shift: the shift is found by bisection, and each print is looked
+    at only while that is open.
     """
-    prints = list(_as_prints(photos))
-    low, high = 0, len(SHIFTS) - 1
-    while low < high:
+    undecided = list(_as_prints(photos))
+    num_prints, num_changed = len(undecided), 0  # at the shift `high`
+    low, high = -1, len(SHIFTS) - 1
+    while high - low > 1:
         middle = (low + high) // 2
-        if _share_unchanged(with_shift(generator, SHIFTS[middle]), prints, device) >= unchanged_share:
-            high = middle
+        is_changed = _are_changed(with_shift(generator, SHIFTS[middle]), undecided, device)
+        if 1.0 - (num_changed + sum(is_changed)) / num_prints >= unchanged_share:
+            high, num_changed = middle, num_changed + sum(is_changed)
+            undecided = [each for each, changed in zip(undecided, is_changed, strict=True) if not changed]
         else:
-            low = middle + 1
-    return Calibration(SHIFTS[low], _share_unchanged(with_shift(generator, SHIFTS[low]), prints, device))
+            low = middle
+            undecided = [each for each, changed in zip(undecided, is_changed, strict=True) if changed]
+    if high == len(SHIFTS) - 1:
+        num_changed = sum(_are_changed(with_shift(generator, SHIFTS[high]), undecided, device))
+    return Calibration(SHIFTS[high], 1.0 - num_changed / num_prints)
 
 
 def with_shift(generator: DetectFill, shift: float) -> DetectFill:
@@ -70,12 +77,12 @@ def _as_prints(photos: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         yield to_samples(age_photos(to_model_range(photo)[None], rng)[0])
 
 
-def _share_unchanged(generator: DetectFill, prints: Sequence[np.ndarray], device: torch.device) -> float:
+def _are_changed(generator: DetectFill, prints: Sequence[np.ndarray], device: torch.device) -> list[bool]:
     on_device = place(generator, device)
-    num_unchanged = 0
+    are_changed = []
     for each in prints:
         # Protected all over, so that nothing is filled for this
         options = RestoreOptions(protect=np.ones(each.shape[:2], bool))
         damage_map = restore_photo(photo_of(each), on_device, options).damage_map
-        num_unchanged += not grade_damage(damage_map, generator.required_evidence).any()
-    return num_unchanged / len(prints)
+        are_changed.append(bool(grade_damage(damage_map, generator.required_evidence).any()))
+    return are_changed

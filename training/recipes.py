@@ -138,6 +138,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
     The detector's rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
+    The filler, which the release's discriminator has judged, is fine-tuned without one.
     """
     steady = Phase(
         "detector",
@@ -161,8 +162,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         see_through_share=0.75,
         wrong_mask_share=0.5,
     )
-    judged = replace(fill, num_steps=1_200, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill, judged))
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill))
 
 
 LATE_WEIGHTS = {
