@@ -7,16 +7,17 @@ from scipy import ndimage
 
 from restoration.errors import InvalidOption
 
-CERTAINTIES = (5.5, 3.5, 1.5, -0.5, -2.5, -4.5)
-"""The logits of the map at which its areas are weighed: what eight bits can tell apart."""
+CERTAINTIES = (5.5, 3.5, 1.5)
+"""The logits of the map at which its areas are weighed. Less certain areas are large when they are wrong: with -0.5,
+-2.5 and -4.5 more holes were found, and a portrait's shirt front with them."""
 SUSPECT_GAP = 6.0
 """An area reaches as far as the map's logit is at most so much lower: to the faint stretches of a certain scratch."""
 LEAST_SUSPECT = -5.5
 """What is less certain than this is never damage: the map's floor."""
 FADE = 2.0
 """From half of this below what is repaired in full, an area is repaired in part."""
-SENSITIVITY_EVIDENCE = 8.0
-"""How much less evidence a sensitivity of 1 asks for than one of 0; a tenth of it is less than one doubling."""
+SENSITIVITY_LOGITS = 8.0
+"""How much more certain everything looks at a sensitivity of 1 than at 0; a tenth of it is less than one doubling."""
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
@@ -34,17 +35,17 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
     """
     if not 0.0 <= sensitivity <= 1.0:
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
-    required = required_evidence - SENSITIVITY_EVIDENCE * (sensitivity - 0.5)
+    eagerness = SENSITIVITY_LOGITS * (sensitivity - 0.5)
     opacities = np.zeros(damage_map.shape, np.uint8)
     areas, areas_level = np.empty(0), 0
     for certainty in CERTAINTIES:
-        level = level_of(certainty)
+        level = level_of(certainty - eagerness)
         if not (damage_map >= level).any():
             continue
-        if (suspect_level := level_of(max(certainty - SUSPECT_GAP, LEAST_SUSPECT))) != areas_level:
+        if (suspect_level := level_of(max(certainty - eagerness - SUSPECT_GAP, LEAST_SUSPECT))) != areas_level:
             areas, _ = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
             areas_level = suspect_level
-        _repair(opacities, areas, _evidence(damage_map, areas, level, certainty) - required)
+        _repair(opacities, areas, _evidence(damage_map, areas, level, certainty) - required_evidence)
     return opacities
 
 

@@ -16,7 +16,7 @@ from training.overlays import FAMILIES, OverlayBank
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
 HEAVY = "heavy"
 """Five layers of what hides most; apart from the families, since nobody's scans are all like that."""
-SIZES_PX = (256, 1000, 2000)
+SIZES_PX = (256, 1000)
 """Short sides to which photos are resized to see mixtures at every scale; enlarged ones are softer than real scans."""
 
 

@@ -1,7 +1,7 @@
 """Evaluation on held-out photos with held-out damage, through the function that the service calls.
 
-Methods are compared on the same cases: doing nothing, classical inpainting *given the true mask* (an oracle that no user
-has), a script that looks for outliers, and generators, which must find the damage themselves.
+Methods are compared on the same cases: doing nothing, classical inpainting *given the true mask* (an oracle that no
+user has), a script that looks for outliers, and generators, which must find the damage themselves.
 """
 
 import json

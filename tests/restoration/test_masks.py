@@ -47,9 +47,13 @@ def test_less_certainty_will_do_for_a_longer_scratch():
     level = masks.level_of(3.5)
     found = {num: bool(grade_damage(spot(level, num)).any()) for num in (1, 2, 3, 4, 8)}
     assert found == {1: False, 2: False, 3: False, 4: True, 8: True}
-    level = masks.level_of(-0.5)
-    assert not grade_damage(spot(level, 63)).any()
-    assert grade_damage(spot(level, 64)).any()
+    level = masks.level_of(1.5)
+    assert not grade_damage(spot(level, 15)).any()
+    assert grade_damage(spot(level, 16)).any()
+
+
+def test_what_is_rather_no_damage_than_damage_is_none_however_large():
+    assert not grade_damage(empty_map(1000, 1000) + np.uint8(127)).any()
 
 
 def test_the_faint_stretch_of_a_certain_scratch_survives():
@@ -71,7 +75,7 @@ def test_a_faint_island_does_not_survive():
 def test_a_scratch_holds_together_across_corners():
     damage_map = empty_map()
     rows, columns = line(5, 5, 95, 70)
-    damage_map[rows, columns] = 160
+    damage_map[rows, columns] = 220
     assert grade_damage(damage_map)[rows, columns].all()
 
 
@@ -94,16 +98,16 @@ def test_higher_sensitivity_only_adds():
 
 def test_a_tenth_of_sensitivity_is_less_than_a_doubling_of_the_area():
     """Steps that a user can make."""
-    level = masks.level_of(-0.5)
-    smallest = [
-        next(num for num in range(1, 1000) if grade_damage(spot(level, num), sensitivity).any())
-        for sensitivity in (0.4, 0.5, 0.6)
+    first_levels = [
+        next(level for level in range(256) if grade_damage(spot(level, 16), sensitivity).any())
+        for sensitivity in (0.4, 0.5, 0.6, 0.7)
     ]
-    assert all(1.5 < more / less < 2.0 for less, more in itertools.pairwise(reversed(smallest)))
+    logits = [float(np.log(level / (255 - level))) for level in first_levels]
+    assert all(0.5 < more - less < 1.0 for less, more in itertools.pairwise(reversed(logits)))
 
 
 def test_damage_on_the_brink_fades_in():
-    level = masks.level_of(-0.5)
+    level = masks.level_of(1.5)
     found = [int(grade_damage(spot(level, num)).max()) for num in range(1, 300)]
     assert found[0] == 0
     assert found[-1] == 255
