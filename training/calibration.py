@@ -21,8 +21,9 @@ from training.evaluation import place
 
 SHIFTS = tuple(step / 4 for step in range(65))
 """0 to 16, in logits: those that are tried."""
-UNCHANGED_SHARE = 0.96
-"""Of clean photographs at the default sensitivity, half of them as old prints."""
+UNCHANGED_SHARE = 0.97
+"""Of clean photographs at the default sensitivity, half of them as old prints: more than is hoped for of others. With
+0.96, a detector left 91 % of the evaluation's unchanged."""
 REQUIRED_EVIDENCE = 5.5
 """Of a calibrated detector: a single sample must be as certain as a map of eight bits can tell."""
 MIN_PHOTOS = 20

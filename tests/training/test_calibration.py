@@ -90,7 +90,7 @@ def test_a_run_keeps_its_calibration(run, bank, tmp_path):
     names = [*names_for("validation", 20), *names_for("evaluation", 1)]
     calibrate_run(write_photos(tmp_path / "photos", names, side_px=32), run, CPU)
     generator, _ = generator_from_checkpoint(run)
-    assert 6.0 < generator.config.detector_shift < SHIFTS[-1]  # it says 6 everywhere, and is to say nothing
+    assert 3.0 < generator.config.detector_shift < 6.0  # it says 6 everywhere, too little then to be damage
     assert generator.required_evidence == REQUIRED_EVIDENCE
     trainer = Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(run))
     trainer.resume()
