@@ -21,6 +21,8 @@ from restoration.tensors import from_signed_range, to_signed_range
 
 ERASED = 0.5
 """The value that an erased sample has in front of the filler."""
+LITTLE_KEPT = -2.0
+"""The logit of the share that an untrained filler keeps of what it sees."""
 
 
 class Generator(nn.Module):
@@ -70,6 +72,8 @@ class DetectFillConfig:
     detector_dilations: tuple[int, ...] = (1, 1, 1, 1)
     filler_channels: tuple[int, ...] = (40, 80, 144, 224)
     filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
+    filler_keeps: bool = False
+    """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
     detector_shift: float = 0.0
     """Subtracted from the detector's logits. It is trained where most pictures are damaged and misses weigh more than
     alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
@@ -128,7 +132,11 @@ class UNet(nn.Module):
         self.head.weight.data.copy_(phases.repeat_interleave(4, dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.leaky_relu(self.stem(F.pixel_unshuffle(x, 2)), 0.2)  # (N, c0, T/2, T/2)
+        return F.pixel_shuffle(self.head(self.features(x)), 2)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees: (N, c0, T/2, T/2)."""
+        x = F.leaky_relu(self.stem(F.pixel_unshuffle(x, 2)), 0.2)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -139,7 +147,30 @@ class UNet(nn.Module):
             reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
         ):  # coarse to fine
             x = decoder(F.interpolate(up(x), scale_factor=2.0, mode="nearest") + skip)
-        return F.pixel_shuffle(self.head(x), 2)
+        return x
+
+
+class KeepingUNet(UNet):
+    """A filler that adds to what it paints the share that it keeps of what it sees, sample by sample.
+
+    Under a translucent stain, in a false alarm or at a mask's rim the picture is still there: a copy that has to pass
+    through the network loses grain and detail. Under opaque damage the share falls to 0, and nothing of it shines
+    through, as it would in a residual on the damaged sample.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...], dilations: tuple[int, ...]):
+        super().__init__(in_channels, out_channels, channels, dilations)
+        self.keep_head = nn.Conv2d(channels[0], 4, 3, padding=1)
+        nn.init.zeros_(self.keep_head.weight)
+        nn.init.constant_(self.keep_head.bias, LITTLE_KEPT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in, T, T), the first `out` of its channels being what is seen; returns (N, out, T, T)."""
+        features = self.features(x)
+        paint = F.pixel_shuffle(self.head(features), 2)
+        kept = torch.sigmoid(F.pixel_shuffle(self.keep_head(features), 2).float())
+        return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
+
 
 
 def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:
@@ -167,7 +198,8 @@ class DetectFill(Generator):
         super().__init__()
         self.config = config or DetectFillConfig()
         self.detector = UNet(3, 1, self.config.detector_channels, self.config.detector_dilations)
-        self.filler = UNet(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
+        filler = KeepingUNet if self.config.filler_keeps else UNet
+        self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
 
     @property
     def detector_radius_px(self) -> int:

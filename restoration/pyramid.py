@@ -3,14 +3,14 @@
 A scratch on a 24-megapixel scan may be wider than the detector can see; on a copy of an eighth of the side it is a
 line. So the photo is halved again and again, and the passes go from the smallest copy up to the photo itself:
 
-    detect   each copy has its own map. Of a coarser one only the inside of what is wide is carried on; its edge is
-             drawn by the finer samples, or it would be off by a coarse pixel's worth of fine ones.
+    detect   each copy has its own map, and its own decision about what is damage. What was decided on a coarser one
+             is carried on to the finer, whose own map joins it: a scratch that is faint or wide there may be plain here.
     fill     what is wide is filled on the coarser copy, and stands in the damage's place when the finer one is filled.
 
 The copies have a quarter, a sixteenth ... of the photo's pixels: all of it costs 1.33 times the native pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -20,28 +20,38 @@ from restoration.passes import Pass
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
+THICK_PX = 3
+"""Damage that is thinner on a copy is left to the next finer one to find."""
+CARRIED_LEVEL = 192
+"""At least as certain as this is what a coarser map decided: damage to its edge, but no proof of damage by itself."""
 WIDE_PX = 13
-"""What is at least so wide on a copy counts as wide: on the next finer one it is twice that."""
+"""What is at least so wide on a copy is filled there first."""
 EDGE_PX = 2
-"""The inside of something wide begins so far from its edge."""
-CERTAIN = 128
-"""The level from which on a coarser map is carried on."""
+"""What is filled on a copy reaches so far beyond the edge of what is wide."""
 BAND_PX = 512
 """Photos are halved and doubled so many rows at a time."""
 
 
 class PyramidPass:
-    """A pass over a photo and its smaller copies."""
+    """A pass over a photo and its smaller copies.
 
-    def __init__(self, one_pass: Pass) -> None:
+    decide: a damage map, (h, w) uint8, to opacities of the same shape: 0 where nothing is to be repaired.
+    """
+
+    def __init__(self, one_pass: Pass, decide: Callable[[np.ndarray], np.ndarray]) -> None:
         self._one_pass = one_pass
+        self._decide = decide
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         """colour: (H, W, 3) uint8; returns the damage map, (H, W) uint8."""
         damage_map = self._one_pass.detect(colour)
         if has_smaller_copy(colour):
-            inside = inside_of_wide(self.detect(halve(colour)))
-            np.maximum(damage_map, double(inside, colour.shape[:2]), out=damage_map)
+            coarse_map = self.detect(halve(colour))
+            opacities = self._decide(coarse_map)
+            if opacities.any():
+                found = double(decided_parts(coarse_map, opacities), colour.shape[:2])
+                found[found < CARRIED_LEVEL // 2] = 0  # interpolated beyond the edge
+                np.maximum(damage_map, found, out=damage_map)
         return damage_map
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
@@ -105,14 +115,14 @@ def _doubled_bands(coarse: np.ndarray, size_px: tuple[int, ...]) -> Iterator[tup
         yield top, np.asarray(image.resize((width_px, bottom - top), Image.Resampling.BILINEAR, box))
 
 
-def inside_of_wide(damage_map: np.ndarray) -> np.ndarray:
-    """What of the map, (h, w) uint8, is rather damage than not and wide, `EDGE_PX` from the edge; 0 elsewhere.
+def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:
+    """What of a coarser map the next finer one is told: (h, w) uint8 each; 0 where it has nothing to say.
 
-    A grey-scale opening. What is faint is left to the finer map: a coarse map's floor is wide as well.
+    What is to be repaired, but for specks and what is thin: the finer samples draw that more exactly (an opening).
     """
-    certain = np.where(damage_map >= CERTAIN, damage_map, np.uint8(0))
-    inside: np.ndarray = ndimage.maximum_filter(ndimage.minimum_filter(certain, WIDE_PX), WIDE_PX - 2 * EDGE_PX)
-    return inside
+    decided = np.where(opacities > 0, np.maximum(damage_map, np.uint8(CARRIED_LEVEL)), np.uint8(0))
+    opened: np.ndarray = ndimage.maximum_filter(ndimage.minimum_filter(decided, THICK_PX), THICK_PX)
+    return opened
 
 
 def wide_parts(mask: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ def restore_photo(
     """
     options = options or RestoreOptions()
     options.expect_size(photo.height_px, photo.width_px)
-    one_pass = _pass_of(options.mode, generator, offset_px)
+    one_pass = _pass_of(options, generator, offset_px)
     seconds: dict[str, float] = {}
     colour = photo.colour()
     with _timed(seconds, "detect"):
@@ -128,12 +128,14 @@ def restore_photo(
     return Restoration(samples, damage_map, mask, seconds)
 
 
-def _pass_of(mode: Mode, generator: TileGenerator, offset_px: int) -> Pass:
-    if mode == "resize":
+def _pass_of(options: RestoreOptions, generator: TileGenerator, offset_px: int) -> Pass:
+    if options.mode == "resize":
         return ResizePass(generator)
     native = TilePass(generator, offset_px=offset_px)
     # A coarse fill stands where the damage was: only who may look through a mask can see it there
-    return PyramidPass(native) if mode == "auto" and "see_through" in generator.conditions else native
+    if options.mode == "tile" or "see_through" not in generator.conditions:
+        return native
+    return PyramidPass(native, lambda coarse: grade_damage(coarse, generator.required_evidence, options.sensitivity))
 
 
 def encode_map(damage_map: np.ndarray) -> bytes:

@@ -318,7 +318,9 @@ def add_layer(photos: Tensor, overlays: Tensor, look: FamilyLook, rng: torch.Gen
     bright = uniform(n, 0.75, 1.0, rng) * light + uniform(n, 0.0, 0.3, rng) * (1.0 - light)
     other = torch.where(chance(n, 0.7, rng) > 0, bright * 0.85, uniform(n, 0.0, 1.0, rng))
     colour_cast = uniform(n, 0.0, 0.35, rng) * chance(n, 0.4, rng)
-    bright = torch.where(chance(n, 0.15, rng) > 0, light, bright)  # pure white or black
+    is_pure = chance(n, 0.15, rng)  # white or black throughout
+    bright, other = (torch.where(is_pure > 0, light, each) for each in (bright, other))
+    colour_cast = colour_cast * (1.0 - is_pure)
     tint = 1.0 + (torch.rand(n, 3, 1, 1, generator=rng, device=rng.device) - 0.5) * colour_cast
     paint = ((bright * tone + other * (1.0 - tone)) * tint).clamp(0, 1)
     brown = torch.cat([uniform(n, 0.6, 1.0, rng), uniform(n, 0.45, 0.9, rng), uniform(n, 0.2, 0.8, rng)], dim=1)

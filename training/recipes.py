@@ -125,7 +125,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     judged_large = replace(judged, num_steps=700, see_through_share=0.75, wrong_mask_share=0.5)
     return Recipe(
         name="detect-fill",
-        generator=DetectFillConfig(detector_shift=3.0),
+        generator=DetectFillConfig(detector_shift=3.0, filler_keeps=True),
         phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
@@ -142,7 +142,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     """
     steady = Phase(
         "detector",
-        12_000,
+        13_000,
         num_crops=8,
         crop_px=256,
         learning_rate=6e-4,
@@ -153,7 +153,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     falling = replace(steady, num_steps=9_000, warm_up_steps=0, decays=True)
     fill = Phase(
         "filler",
-        3_500,
+        2_000,
         num_crops=8,
         crop_px=256,
         learning_rate=5e-4,
@@ -171,7 +171,7 @@ LATE_WEIGHTS = {
     "scratches": 1.5,
     "dust": 2.0,
     "creases": 1.5,
-    "stains": 0.7,
+    "stains": 1.0,
     "holes": 0.7,
 }
 
