@@ -204,18 +204,22 @@ def draw_hairlines(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def draw_creases(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Creases and cracks: a white, broken core where the emulsion is gone, in a shaded band; cracks branch."""
+    """Creases, straight, and cracks, which branch and fray: a white, broken core where the emulsion is gone, in a
+    shaded band."""
     core: np.ndarray = np.zeros((side_px, side_px), np.float32)
     band = np.zeros_like(core)
-    is_crack = rng.random() < 0.5
-    for _ in range(rng.integers(1, 4)):
-        if is_crack:
-            path = random_path(side_px, rng, length=rng.uniform(0.4, 1.4), bend=0.18, jitter=rng.uniform(0.002, 0.006))
+    is_cracked, is_frayed = rng.random() < 0.6, rng.random() < 0.6
+    for _ in range(rng.integers(1, 6) if is_frayed else rng.integers(1, 4)):
+        if is_cracked:
+            path = random_path(side_px, rng, length=rng.uniform(0.3, 1.4), bend=0.18, jitter=rng.uniform(0.002, 0.006))
         else:
             path = random_path(side_px, rng, length=1.8, bend=0.015, jitter=rng.uniform(0.0005, 0.002))
-        draw_path(core, path, side_px * rng.uniform(0.003, 0.014))
+        width_px = side_px * rng.uniform(0.003, 0.014)
+        draw_path(core, path, width_px)
         draw_path(band, path, side_px * rng.uniform(0.02, 0.06))
-        for _ in range(rng.integers(0, 4) if is_crack else 0):
+        if is_frayed:
+            _fray(core, path, width_px, rng)
+        for _ in range(rng.integers(0, 4) if is_cracked else 0):
             branch = random_path(side_px, rng, length=rng.uniform(0.1, 0.4), bend=0.2, jitter=0.004)
             branch += path[rng.integers(len(path))] - branch[0]
             draw_path(core, branch, side_px * rng.uniform(0.002, 0.008))
@@ -223,10 +227,23 @@ def draw_creases(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np
     core *= 1.0 - rng.uniform(0.2, 1.0) * (1.0 - breaks)
     ragged = soft_noise(side_px, 0.012, rng)
     core = smooth_step(0.25, 0.75, cv2.GaussianBlur(core, (0, 0), side_px * 0.002) * (0.6 + 0.8 * ragged))
+    if is_frayed:  # scanned softly
+        core = cv2.GaussianBlur(core, (0, 0), side_px * rng.uniform(0.001, 0.004)) * rng.uniform(0.6, 1.0)
     band = cv2.GaussianBlur(band, (0, 0), side_px * rng.uniform(0.008, 0.02)) * rng.uniform(0.0, 0.5)
     opacity = np.maximum(core, band * (0.5 + 0.5 * breaks))
     band_tone = 0.1 if rng.random() < 0.6 else 0.9
     return opacity, np.where(core > band, 0.95, band_tone).astype(np.float32)
+
+
+def _fray(core: np.ndarray, path: np.ndarray, width_px: float, rng: np.random.Generator) -> None:
+    """Beside a crack the emulsion flakes off, in chips and in short cracks at an angle, more in some stretches."""
+    stretches = np.convolve(rng.random(len(path)) < 0.2, np.ones(5), "same") > 0
+    for point in path[stretches]:
+        for _ in range(rng.integers(0, 4)):
+            centre = point + rng.normal(0, 1.5 * width_px, 2)
+            reach_px = width_px * rng.uniform(0.3, 2.0)
+            chip = centre + rng.normal(0, reach_px, (int(rng.integers(2, 5)), 2))
+            draw_path(core, chip.astype(np.float32), width_px * rng.uniform(0.2, 0.9), rng.uniform(0.5, 1.0))
 
 
 def draw_stains(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -250,10 +267,14 @@ def draw_stains(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 
 def draw_holes(side_px: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Missing corners, torn edges and holes: opaque, with a ragged outline and a fibrous rim."""
+    """Missing corners, torn and worn edges and holes: opaque, with a ragged outline and a fibrous rim."""
     y, x = np.mgrid[0:side_px, 0:side_px].astype(np.float32) / side_px
     kind = rng.random()
-    if kind < 0.4:  # a corner
+    if kind < 0.2:  # an edge worn by many hands: chips, the more the nearer
+        worn = rough_noise(side_px, rng) * 0.6 + soft_noise(side_px, rng.uniform(0.006, 0.02), rng) * 0.4
+        opacity = smooth_step(0.0, 0.06, worn - 0.45 - y / rng.uniform(0.1, 0.4))
+        return opacity, np.full_like(opacity, 0.9)
+    if kind < 0.45:  # a corner
         reach = rng.uniform(0.1, 0.5)
         depth = reach - (x * rng.uniform(0.6, 1.6) + y * rng.uniform(0.6, 1.6))
     elif kind < 0.6:  # an edge
