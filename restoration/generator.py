@@ -162,7 +162,7 @@ class KeepingUNet(UNet):
         super().__init__(in_channels, out_channels, channels, dilations)
         self.keep_head = nn.Conv2d(channels[0], 4, 3, padding=1)
         nn.init.zeros_(self.keep_head.weight)
-        nn.init.constant_(self.keep_head.bias, LITTLE_KEPT)
+        self.keep_head.bias = nn.Parameter(torch.full((4,), LITTLE_KEPT))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, in, T, T), the first `out` of its channels being what is seen; returns (N, out, T, T)."""
@@ -170,7 +170,6 @@ class KeepingUNet(UNet):
         paint = F.pixel_shuffle(self.head(features), 2)
         kept = torch.sigmoid(F.pixel_shuffle(self.keep_head(features), 2).float())
         return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
-
 
 
 def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:

@@ -3,8 +3,8 @@
 A scratch on a 24-megapixel scan may be wider than the detector can see; on a copy of an eighth of the side it is a
 line. So the photo is halved again and again, and the passes go from the smallest copy up to the photo itself:
 
-    detect   each copy has its own map, and its own decision about what is damage. What was decided on a coarser one
-             is carried on to the finer, whose own map joins it: a scratch that is faint or wide there may be plain here.
+    detect   each copy has its own map, and what is damage is decided on each. What was decided on a coarser one is
+             carried on to the finer, whose own map joins it: what is too wide or faint there may be plain here.
     fill     what is wide is filled on the coarser copy, and stands in the damage's place when the finer one is filled.
 
 The copies have a quarter, a sixteenth ... of the photo's pixels: all of it costs 1.33 times the native pass.

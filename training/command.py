@@ -166,7 +166,16 @@ def evaluate_command(
         show({"photos": photos, "overlays": overlays, **compared, "report": report, "device": choose_device(device)})
         return
     data = Data(photos, None, overlays)
-    evaluate_runs(data, run, baseline, report, lpips_weights, num_cases, choose_device(device), model_store)
+    evaluate_runs(
+        data,
+        run,
+        baseline=baseline,
+        report=report,
+        lpips_weights=lpips_weights,
+        num_cases=num_cases,
+        device=choose_device(device),
+        store=model_store,
+    )
 
 
 @app.command("publish")
@@ -189,7 +198,16 @@ def publish_command(
     if dry_run:
         show({"run": run, "report": report, "overlays": overlays, "model_store": model_store})
         return
-    publish(run, report, overlays, model_store, about, licence, failures, force)
+    publish(
+        run,
+        report=report,
+        overlays=overlays,
+        store=model_store,
+        about=about,
+        licence=licence,
+        failures=failures,
+        force=force,
+    )
 
 
 @app.command("run")
@@ -231,8 +249,26 @@ def run_command(
         raise typer.Exit(1)
     calibrate_run(photos, run, settings.device)
     report = run / "report"
-    evaluate_runs(data, run, None, report, lpips_weights, num_cases, settings.device, model_store)
-    publish(run, report, overlays, model_store, about, licence, failures, force)
+    evaluate_runs(
+        data,
+        run,
+        baseline=None,
+        report=report,
+        lpips_weights=lpips_weights,
+        num_cases=num_cases,
+        device=settings.device,
+        store=model_store,
+    )
+    publish(
+        run,
+        report=report,
+        overlays=overlays,
+        store=model_store,
+        about=about,
+        licence=licence,
+        failures=failures,
+        force=force,
+    )
 
 
 @app.command("preview")

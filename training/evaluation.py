@@ -42,22 +42,25 @@ def do_nothing(case: Case) -> Outcome:
 
 def inpaint_telea(case: Case) -> Outcome:
     """Telea 2004, as OpenCV has it, with the true mask widened by a pixel and its customary radius of 3 px."""
-    mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return Outcome(cv2.inpaint(case.damaged, mask, 3, cv2.INPAINT_TELEA))
+    return Outcome(cv2.inpaint(case.damaged, _widen(case.altered), 3, cv2.INPAINT_TELEA))
 
 
 def inpaint_navier_stokes(case: Case) -> Outcome:
     """Bertalmio et al. 2001, as OpenCV has it, told the same as Telea."""
-    mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return Outcome(cv2.inpaint(case.damaged, mask, 3, cv2.INPAINT_NS))
+    return Outcome(cv2.inpaint(case.damaged, _widen(case.altered), 3, cv2.INPAINT_NS))
 
 
 def inpaint_outliers(case: Case) -> Outcome:
     """What a script does in an afternoon: whatever differs from the median around it by 40 levels, inpainted."""
     grey = cv2.cvtColor(case.damaged, cv2.COLOR_RGB2GRAY)
-    outliers = (cv2.absdiff(grey, cv2.medianBlur(grey, 9)) > 40).astype(np.uint8)
-    mask = cv2.dilate(outliers, np.ones((3, 3), np.uint8))
+    mask = _widen(cv2.absdiff(grey, cv2.medianBlur(grey, 9)) > 40)
     return Outcome(cv2.inpaint(case.damaged, mask, 3, cv2.INPAINT_TELEA), mask.astype(bool))
+
+
+def _widen(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool to (H, W) uint8: 1 under the mask and a pixel around it."""
+    widened: np.ndarray = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return widened
 
 
 def place(generator: Generator, device: torch.device) -> DeviceGenerator:
@@ -81,7 +84,7 @@ def method_told(generator: Generator, device: torch.device) -> Method:
     on_device = place(generator, device)
 
     def restore(case: Case) -> Outcome:
-        mask = cv2.dilate(case.altered.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        mask = _widen(case.altered).astype(bool)
         options = RestoreOptions(sensitivity=0.0, damage=mask, protect=~mask)
         return Outcome(restore_photo(case.photo(), on_device, options).samples)
 
@@ -120,9 +123,8 @@ class Evaluation:
     """What `measure_seams` found for the run itself."""
 
     def mean(self, method: str, measure: str) -> float:
-        """Mean over the families that are damaged; what is reported apart from them is not in it."""
-        families = [family for family in self.scores[method] if family in CASE_FAMILIES and family != "clean"]
-        return mean_of([self.scores[method][family].get(measure, math.nan) for family in families])
+        """Mean over the families that are damaged."""
+        return mean_over_damaged(self.scores[method], measure)
 
     def save(self, folder: Path) -> None:
         """Write evaluation.json and evaluation.md."""
@@ -191,6 +193,17 @@ def evaluate(
 def mean_scores(each: Sequence[Scores]) -> Scores:
     names = dict.fromkeys(name for scores in each for name in scores)
     return {name: mean_of([scores.get(name, math.nan) for scores in each]) for name in names}
+
+
+def mean_over_damaged(scores: Mapping[str, Mapping[str, float | None]], measure: str) -> float:
+    """Mean over the damaged families in scores (family, measure); what is reported apart from them is not in it."""
+    families = [family for family in scores if family in CASE_FAMILIES and family != "clean"]
+    return mean_of([_or_nan(scores[family].get(measure)) for family in families])
+
+
+def _or_nan(value: float | None) -> float:
+    """A score of a report: null, or not there, where it could not be measured."""
+    return math.nan if value is None else value
 
 
 def mean_of(values: Sequence[float]) -> float:

@@ -154,7 +154,7 @@ def expect_held_out(photos: Path, held_out_share: float) -> None:
 
 
 def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
-    """Choose the detector's shift on held-out photographs and keep it in the run's checkpoint, until it trains on."""
+    """Choose the detector's shift on held-out photographs; the run's checkpoint keeps it, also if it trains on."""
     generator, state = generator_from_checkpoint(run)
     if not isinstance(generator, DetectFill):
         console.print(f"{run} has no detector to calibrate")
@@ -186,6 +186,7 @@ def describe(device: torch.device) -> str:
 def evaluate_runs(
     data: Data,
     run: Path,
+    *,
     baseline: Path | None,
     report: Path,
     lpips_weights: Path | None,
@@ -243,6 +244,7 @@ def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:
 
 def publish(
     run: Path,
+    *,
     report: Path,
     overlays: Path | None,
     store: Path,

@@ -13,8 +13,8 @@ from typing import Any
 from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
 from restoration.publishing import publish_release
 from restoration.release import Release, list_releases, load_generator, read_release
-from training.cases import CASE_FAMILIES, Case, png_of
-from training.evaluation import mean_of
+from training.cases import Case, png_of
+from training.evaluation import mean_over_damaged
 from training.trainer import generator_from_checkpoint, weights_digest
 
 WEIGHTS_MEASURED = "SHA-256 of the weights"
@@ -180,12 +180,10 @@ def expect_no_worse(evaluation: Mapping[str, Any], store: Path, force: str | Non
 
 def _score(scores: Mapping[str, Mapping[str, float | None]], required: Requirement) -> float:
     """NaN, which loses against nothing, where it was not measured."""
-    if required.family is not None:
-        families = [required.family]
-    else:
-        families = [family for family in CASE_FAMILIES if family != "clean" and family in scores]
-    values = [scores[family].get(required.measure) for family in families if family in scores]
-    return mean_of([math.nan if value is None else value for value in values])
+    if required.family is None:
+        return mean_over_damaged(scores, required.measure)
+    value = scores.get(required.family, {}).get(required.measure)
+    return math.nan if value is None else value
 
 
 def read_facts(run: Path) -> Mapping[str, Any]:

@@ -10,12 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from restoration.errors import ReleaseInvalid
-from restoration.generator import DetectFill, Pix2Pix, build_generator, config_of
+from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, build_generator, config_of
 from restoration.passes import OVERLAP_PX
 from restoration.tensors import to_model_range
 
 from .small_generator import SMALL, make_generator
 
+LARGEST = DetectFillConfig(filler_keeps=True)
 SMALL_OF = {"detect-fill": SMALL, "pix2pix": {"channels": 2}}
 
 
@@ -124,7 +125,7 @@ def test_a_config_is_frozen():
 
 def test_ours_stays_within_its_budget():
     with torch.device("meta"):
-        generator = DetectFill()
+        generator = DetectFill(LARGEST)
     tile, plane = (1, 3, 256, 256), (1, 1, 256, 256)
     assert count_gflop(generator.detect, tile) <= 2.0
     assert count_gflop(generator.fill, tile, plane) <= 5.0
@@ -132,7 +133,7 @@ def test_ours_stays_within_its_budget():
 
 
 def test_our_weights_fit_into_one_file_of_16_mebibytes():
-    weights = {name: weight.half() for name, weight in DetectFill().state_dict().items()}
+    weights = {name: weight.half() for name, weight in DetectFill(LARGEST).state_dict().items()}
     assert len(save(weights)) <= 16 * 2**20
 
 
@@ -144,7 +145,31 @@ def test_ours_holds_nothing_that_is_known_to_leave_a_grid_or_seams():
         nn.LayerNorm,
         nn.modules.dropout._DropoutNd,
     )
-    assert [layer for suspect in suspects for layer in layers_of(DetectFill(), suspect)] == []
+    assert [layer for suspect in suspects for layer in layers_of(DetectFill(LARGEST), suspect)] == []
+
+
+def keeping(share_logit: float) -> DetectFill:
+    """Its filler keeps such a share of what it sees, and paints nothing."""
+    torch.manual_seed(0)
+    generator = build_generator("detect-fill", {**SMALL, "filler_keeps": True}).eval()
+    with torch.no_grad():
+        for parameter in generator.filler.head.parameters():
+            parameter.zero_()
+        generator.filler.keep_head.bias.fill_(share_logit)
+    return generator
+
+
+@torch.inference_mode()
+def test_a_filler_can_keep_what_it_sees_to_the_last_bit_in_bfloat16_too():
+    tiles, mask = portrait(), hole()
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = keeping(50.0).fill(tiles, mask)
+        erased = keeping(50.0).fill(tiles, mask, torch.zeros_like(mask))
+        painted = keeping(-50.0).fill(tiles, mask)
+    assert torch.allclose(seen, tiles, atol=1e-6)
+    hidden = mask.expand_as(tiles) > 0
+    assert torch.equal(erased[hidden], torch.full_like(erased[hidden], 0.5))
+    assert torch.allclose(painted, torch.full_like(tiles, 0.5))
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), [(32, 32), (96, 96), (64, 160), (288, 32)])
