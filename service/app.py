@@ -50,3 +50,4 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await loading
         await asyncio.to_thread(context.queue.close)
+        await asyncio.to_thread(context.releases.close)

@@ -24,7 +24,7 @@ class ServiceContext:
     def assemble(cls, settings: Settings) -> "ServiceContext":
         metrics = Metrics()
         queue = RestoreQueue(settings, metrics)
-        releases = Releases(settings, metrics, queue.inference)
+        releases = Releases(settings, metrics)
         return cls(settings, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
 
 

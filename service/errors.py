@@ -9,6 +9,7 @@ ServiceError
 │   ├── QueueFull              as many requests as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
 │   └── Draining               the service is about to stop
+├── AlreadyHeld                the caller has the very answer that this request would get
 ├── UploadTooSlow              the body did not arrive in time
 └── DeadlineExceeded           the answer took longer than the limit
 
@@ -57,6 +58,14 @@ class WrongRelease(ServiceError):
     def __init__(self, asked_for: str, active: str) -> None:
         super().__init__(f"release {asked_for} was asked for, but {active} is active; ask for that, or for none")
         self.active = active
+
+
+class AlreadyHeld(ServiceError):
+    """The caller has the very answer that this request would get."""
+
+    def __init__(self, etag: str) -> None:
+        super().__init__(f"the answer would be the one with the tag {etag}, which If-None-Match names; use that one")
+        self.etag = etag
 
 
 class Unavailable(ServiceError):
@@ -111,6 +120,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     BadUpload: ProblemKind(400, "bad-upload", "The body is not an upload that can be read"),
     UploadTooSlow: ProblemKind(408, "upload-too-slow", "The body did not arrive in time"),
     WrongRelease: ProblemKind(409, "wrong-release", "Another release is active"),
+    AlreadyHeld: ProblemKind(412, "already-held", "The answer is the one that the caller has"),
     UploadTooLarge: ProblemKind(413, "upload-too-large", "The body has too many bytes"),
     UnsupportedFormat: ProblemKind(415, "unsupported-format", "The format is not on the list"),
     UnsupportedPhoto: ProblemKind(422, "unsupported-photo", "This kind of photo is not supported"),
@@ -169,7 +179,9 @@ def detail_of(error: Exception) -> str:
 
 
 def headers_of(error: Exception) -> dict[str, str]:
-    return {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(error.retry_after_seconds)}
+    return {"ETag": error.etag} if isinstance(error, AlreadyHeld) else {}
 
 
 def extra_members_of(error: Exception) -> dict[str, Any]:

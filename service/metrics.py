@@ -38,8 +38,8 @@ class Metrics:
         self.damage_ratio = Histogram(
             "restore_damage_ratio", "Share of a photo that was damaged", buckets=SHARE_BUCKETS, registry=self.registry
         )
-        self.releases_refused = Counter(
-            "restore_releases_refused_total", "Releases that failed their checks at loading", registry=self.registry
+        self.reloads = Counter(
+            "restore_model_reload_total", "Releases loaded: activated, or refused", ["result"], registry=self.registry
         )
         self.model_info = Gauge(
             "restore_model_info", "1 for the release being served", ["version", "sha256"], registry=self.registry

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -22,15 +22,17 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 class Releases:
-    """Loads the newest release that passes its checks; until there is one, looks again every few seconds.
+    """Serves the newest release that passes its checks, and looks every few seconds whether there is a newer one.
 
-    `active` and `reason` are replaced as wholes, by the inference thread, and read by the event loop.
+    A newer one is loaded, warmed up and self-tested in a thread of its own while the other goes on serving, and then
+    takes its place: requests in flight finish with the one they began with. `active` and `reason` are replaced as
+    wholes, by that thread, and read by the event loop.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, inference: Executor) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._inference = inference
+        self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
@@ -53,17 +55,20 @@ class Releases:
             raise NotReady(f"the model store {store} cannot be read: {error.strerror}") from error
 
     async def watch(self) -> None:
-        """Returns once a release is active."""
-        while self.active is None:
+        """Until it is cancelled."""
+        while True:
             try:
-                await call_in(self._inference, self.load_newest)
+                await call_in(self._loader, self.load_newest)
             except Exception:  # the watch must outlive whatever a look at the store raises
                 log.exception("the model store could not be looked at")
-            if self.active is None:
-                await asyncio.sleep(self._settings.store_poll_seconds)
+            await asyncio.sleep(self._settings.store_poll_seconds)
+
+    def close(self) -> None:
+        """Wait for a load that has begun."""
+        self._loader.shutdown(wait=True, cancel_futures=True)
 
     def load_newest(self) -> None:
-        """Make the newest release active that loads; note why newer ones did not."""
+        """Make the newest release active that loads, if it is newer than the active one; note why others did not."""
         try:
             candidates = self._candidates()
         except NotReady as error:
@@ -72,11 +77,14 @@ class Releases:
         for version in reversed(candidates):
             if self._try_to_load(version):
                 return
-        self.reason = self._why_none(candidates)
+        if self.active is None:
+            self.reason = self._why_none(candidates)
 
     def _candidates(self) -> list[str]:
+        """Those that may take the active one's place, newest last."""
         pinned = self._settings.model_version
-        return [version for version in self.present() if pinned in (None, version)]
+        served = int(self.active.release.version) if self.active else -1
+        return [version for version in self.present() if pinned in (None, version) and int(version) > served]
 
     def _try_to_load(self, version: str) -> bool:
         try:
@@ -93,7 +101,7 @@ class Releases:
             if isinstance(error, ReleaseError):  # anything else, memory for one, may be otherwise the next time
                 self._refused_as[version] = fingerprint
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
-            self._metrics.releases_refused.inc()
+            self._metrics.reloads.labels("refused").inc()
             log.warning("release refused", version=version, reason=self.refused[version])
             return False
         return True
@@ -109,6 +117,7 @@ class Releases:
     def _activate(self, restorer: Restorer) -> None:
         release = restorer.release
         self.refused.pop(release.version, None)
+        self._metrics.reloads.labels("activated").inc()
         self._metrics.serving(release.version, sha256_of(release.path / "manifest.json"))
         self.active = restorer
         log.info("release active", version=release.version, device=str(restorer.device), precision=restorer.precision)

@@ -51,10 +51,10 @@ class Restored:
 
 
 class RestoreQueue:
-    """Takes uploads, gives answers. `inference` is the device's thread: loading a release belongs there too."""
+    """Takes uploads, gives answers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.inference = ThreadPoolExecutor(1, "inference")
+        self._inference = ThreadPoolExecutor(1, "inference")
         self._codecs = ThreadPoolExecutor(NUM_CODEC_THREADS, "codec")
         self._room_for_decoded = asyncio.Semaphore(settings.max_decoded_photos)
         self._limits = PhotoLimits(max_pixels=settings.max_pixels, max_side_px=settings.max_side_px)
@@ -76,7 +76,7 @@ class RestoreQueue:
 
     def close(self) -> None:
         """Wait for what runs in the threads, and end them."""
-        for executor in (self.inference, self._codecs):
+        for executor in (self._inference, self._codecs):
             executor.shutdown(wait=True, cancel_futures=True)
 
     def check_open(self) -> None:
@@ -114,7 +114,7 @@ class RestoreQueue:
         started_seconds = time.perf_counter()
         async with self._room_for_decoded:
             (photo, options), decode_seconds = await call_in(self._codecs, decode_upload, upload, query, self._limits)
-            restoration, infer_seconds = await call_in(self.inference, restorer.restore, photo, options)
+            restoration, infer_seconds = await call_in(self._inference, restorer.restore, photo, options)
             version = restorer.release.version
             answer, encode_seconds = await call_in(self._codecs, encode_answer, photo, restoration, query, version)
         busy_seconds = decode_seconds + infer_seconds + encode_seconds

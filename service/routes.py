@@ -12,6 +12,7 @@ from restoration.photo import MEDIA_TYPES
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
 from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
+from service.etags import etag_of, expect_not_held
 from service.restoring import Restored, Timing
 from service.settings import Settings
 from service.uploads import FORM_FIELDS, Upload, UploadShare, read_upload
@@ -81,7 +82,7 @@ RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     "/restore",
     summary="Restore a photo",
     response_class=Response,
-    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 413, 415, 422, 503, 504),
+    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 412, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": UPLOAD_DESCRIPTION},
 )
 async def restore(request: Request, query: Annotated[RestoreQuery, Query()], context: Context) -> Response:
@@ -89,14 +90,18 @@ async def restore(request: Request, query: Annotated[RestoreQuery, Query()], con
 
     In PNG, TIFF and lossless WebP every other sample keeps its value; a JPEG or lossy WebP in which anything changed is
     encoded anew as a whole.
+
+    A repeat whose `If-None-Match` names the answer's `ETag` gets 412 before anything is restored.
     """
     check_answerable(query)
     restorer = context.releases.restorer(query.release)
     context.queue.check_open()
     with context.upload_budget.share() as share:
         upload = await read_in_time(request, context.settings, share)
+        etag = await asyncio.to_thread(etag_of, upload, query, restorer)
+        expect_not_held(request.headers.getlist("if-none-match"), etag)
         restored = await context.queue.restore(restorer, upload, query)
-    return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version))
+    return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version, etag))
 
 
 async def read_in_time(request: Request, settings: Settings, share: UploadShare) -> Upload:
@@ -110,9 +115,10 @@ async def read_in_time(request: Request, settings: Settings, share: UploadShare)
         ) from error
 
 
-def restored_headers(restored: Restored, version: str) -> dict[str, str]:
+def restored_headers(restored: Restored, version: str, etag: str) -> dict[str, str]:
     headers = {
         "Content-Type": restored.answer.media_type,
+        "ETag": etag,
         "X-Model-Version": version,
         "X-Damage-Ratio": f"{restored.damage_ratio:.6f}",
         "Server-Timing": server_timing(restored.timing),

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         description="serve this release only, such as `0007`; unset: the newest that passes",
     )
     store_poll_seconds: float = Field(
-        default=5.0, gt=0, description="seconds between looks at the store while no release is served"
+        default=5.0, gt=0, description="seconds between looks at the store for a release, or a newer one"
     )
 
     device: str = Field(

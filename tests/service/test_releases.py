@@ -1,4 +1,7 @@
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,16 @@ from fastapi.testclient import TestClient
 from restoration.release import Release
 from restoration.restorer import Restorer
 
-from .serving import MakeClient, assert_problem, encode, grey_photo, publish, wait_until_ready
+from .serving import (
+    MakeClient,
+    assert_problem,
+    context_of,
+    encode,
+    grey_photo,
+    publish,
+    scratched_photo,
+    wait_until_ready,
+)
 
 PHOTO = encode(grey_photo())
 
@@ -115,6 +127,96 @@ def test_a_store_that_cannot_be_read_any_more_is_named(
     problem = assert_problem(client.get("/models"), 503, "not-ready")
     assert problem["detail"] == f"the model store {own_store} cannot be read: Input/output error"
     assert client.post("/restore", content=PHOTO).status_code == 200
+
+
+def wait_until_active(client: TestClient, version: str) -> None:
+    give_up_at = time.monotonic() + 30.0
+    while client.get("/models").json()["active"] != version:
+        assert time.monotonic() < give_up_at, client.get("/models").text
+        time.sleep(0.02)
+
+
+def reloads(client: TestClient) -> dict[str, float]:
+    samples = (sample for metric in context_of(client).metrics.reloads.collect() for sample in metric.samples)
+    return {sample.labels["result"]: sample.value for sample in samples if sample.name.endswith("_total")}
+
+
+def test_a_newer_release_takes_over_without_one_failed_request(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    answers: list[tuple[int, str]] = []
+    has_swapped = threading.Event()
+
+    def wait_for_answers(num_more: int) -> None:
+        num = len(answers) + num_more
+        while len(answers) < num:
+            time.sleep(0.01)
+
+    def keep_asking() -> None:
+        while not has_swapped.is_set():
+            answer = client.post("/restore", content=encode(scratched_photo()))
+            answers.append((answer.status_code, answer.headers["x-model-version"]))
+
+    with ThreadPoolExecutor(3) as clients:
+        asking = [clients.submit(keep_asking) for _ in range(3)]
+        wait_for_answers(10)
+        for version in ("0002", "0003"):
+            assert publish(own_store) == version
+            wait_until_active(client, version)
+            wait_for_answers(10)
+        has_swapped.set()
+        for each in asking:
+            each.result()
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {"0001", "0002", "0003"}
+    assert [release["state"] for release in client.get("/models").json()["releases"]] == ["active"] + ["present"] * 2
+    assert reloads(client) == {"activated": 3.0}
+    assert 'restore_model_info{sha256="' in client.get("/metrics").text
+    assert 'version="0002"' not in client.get("/metrics").text
+
+
+def test_a_request_finishes_with_the_release_that_it_began_with(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore, has_begun, may_go_on = Restorer.restore, threading.Event(), threading.Event()
+
+    def slowly(self: Restorer, *args: object) -> object:
+        has_begun.set()
+        assert may_go_on.wait(30)
+        return restore(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Restorer, "restore", slowly)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    with ThreadPoolExecutor(1) as clients:
+        asking = clients.submit(client.post, "/restore", content=encode(scratched_photo()))
+        assert has_begun.wait(30)
+        publish(own_store)
+        wait_until_active(client, "0002")
+        may_go_on.set()
+        answer = asking.result()
+    assert (answer.status_code, answer.headers["x-model-version"]) == (200, "0001")
+
+
+def test_a_bad_newer_release_is_refused_and_the_old_one_stays(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    shutil.copytree(own_store / "0001", own_store / ".0002")
+    (own_store / ".0002" / "generator.safetensors").write_bytes(b"not weights")
+    (own_store / ".0002").rename(own_store / "0002")
+    while reloads(client).get("refused", 0.0) == 0.0:
+        time.sleep(0.02)
+    models = client.get("/models").json()
+    assert (models["active"], models["releases"][0]["state"]) == ("0001", "refused")
+    assert client.post("/restore", content=PHOTO).headers["x-model-version"] == "0001"
+    time.sleep(0.3)
+    assert reloads(client)["refused"] == 1.0  # it is not tried again while it stays as it is
+
+
+def test_the_active_release_outlives_its_files(make_client: MakeClient, own_store: Path) -> None:
+    """An older one must not take over because a folder is gone."""
+    newest = publish(own_store)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    shutil.rmtree(own_store / newest)
+    time.sleep(0.3)
+    assert client.post("/restore", content=PHOTO).headers["x-model-version"] == newest
 
 
 def test_a_pinned_release_is_served_though_a_newer_one_is_there(make_client: MakeClient, own_store: Path) -> None:
