@@ -54,6 +54,9 @@ class DeviceGenerator:
     must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at another
     batch size. On CUDA every batch is therefore padded to `batch_size`; on a CPU, to the next power of two: batches of
     1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
+
+    When the device's memory does not hold a batch, `batch_size` is halved for good, and the batch tried again: from
+    then on a tile's result may differ in its last bits from what it was before.
     """
 
     def __init__(
@@ -89,8 +92,14 @@ class DeviceGenerator:
 
     @torch.inference_mode()
     def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        batches = zip(*(torch.split(tiles, self.batch_size) for tiles in inputs), strict=True)
-        return torch.cat([self._compute_batch(network, *batch) for batch in batches])
+        while True:
+            batches = zip(*(torch.split(tiles, self.batch_size) for tiles in inputs), strict=True)
+            try:
+                return torch.cat([self._compute_batch(network, *batch) for batch in batches])
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
 
     def _compute_batch(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         num_tiles = len(inputs[0])

@@ -26,7 +26,7 @@ from restoration.photo_tiff import TiffTraits, open_tiff, write_tiff
 from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
 
-__all__ = ["MEDIA_TYPES", "Photo", "PhotoFormat", "PhotoLimits", "decode_photo", "encode_photo"]
+__all__ = ["MEDIA_TYPES", "Photo", "PhotoFormat", "PhotoLimits", "decode_photo", "encode_photo", "measure_photo"]
 
 Samples: TypeAlias = NDArray[np.uint8]
 Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits
@@ -107,6 +107,15 @@ def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
         samples = _read_samples(opened.file)
         metadata = read_metadata(opened.file.info, opened.exif)
     return Photo(encoded, format_, samples, metadata, opened.traits)
+
+
+def measure_photo(encoded: bytes, limits: PhotoLimits | None = None) -> int:
+    """How many pixels its header says the photo has; nothing is decoded. Raises as `decode_photo` does."""
+    format_ = recognise_format(encoded)
+    limits = limits or PhotoLimits()
+    with _as_photo_errors(format_):
+        width_px, height_px = _OPENERS[format_](encoded, limits.check).file.size
+    return width_px * height_px
 
 
 def encode_photo(

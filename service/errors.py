@@ -8,7 +8,8 @@ ServiceError
 │   ├── NotReady               no release is loaded
 │   ├── QueueFull              as many requests as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
-│   └── Draining               the service is about to stop
+│   ├── Draining               the service is about to stop
+│   └── DeviceBroken           the device cannot be used any more; another instance may do
 ├── AlreadyHeld                the caller has the very answer that this request would get
 ├── UploadTooSlow              the body did not arrive in time
 └── DeadlineExceeded           the answer took longer than the limit
@@ -92,6 +93,10 @@ class Draining(Unavailable):
     """The service finishes what it has and then stops."""
 
 
+class DeviceBroken(Unavailable):
+    """The device cannot be used by this process any more."""
+
+
 class UploadTooSlow(ServiceError):
     """The body did not arrive in time."""
 
@@ -133,6 +138,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     QueueFull: ProblemKind(503, "queue-full", "Too many requests are waiting"),
     NoRoomForUpload: ProblemKind(503, "no-room-for-upload", "Too many uploads are in memory"),
     Draining: ProblemKind(503, "draining", "The service is stopping"),
+    DeviceBroken: ProblemKind(503, "device-broken", "The device has failed"),
     DeadlineExceeded: ProblemKind(504, "deadline-exceeded", "Restoring took too long"),
 }
 

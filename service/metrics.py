@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.logs import route_template
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 SHARE_BUCKETS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -27,9 +28,15 @@ class Metrics:
         self.queue_seconds = self._seconds("restore_queue_seconds", "Waiting for a turn")
         self.decode_seconds = self._seconds("restore_decode_seconds", "Decoding the photo and its masks")
         self.infer_seconds = self._seconds("restore_infer_seconds", "Restoring: detector, filler, composition")
+        self.compose_seconds = self._seconds("restore_compose_seconds", "Of those: deciding on the mask, composing")
         self.encode_seconds = self._seconds("restore_encode_seconds", "Encoding the answer")
         self.in_progress = Gauge(
             "restore_requests_in_progress", "Photos waiting or in the works", registry=self.registry
+        )
+        self.queue_tiles = Gauge("restore_queue_tiles", "Tiles that wait for the device", registry=self.registry)
+        self.tiles = Counter("restore_tiles_total", "Tiles computed, by stage", ["stage"], registry=self.registry)
+        self.batch_size = Histogram(
+            "restore_batch_size", "Tiles in a batch", buckets=BATCH_BUCKETS, registry=self.registry
         )
         self.pixels = Counter("restore_pixels_total", "Pixels of restored photos", registry=self.registry)
         self.rejected = Counter(

@@ -1,30 +1,44 @@
 """Photos through decoder, generator and encoder, off the event loop and within bounds.
 
-    waiting (max_queued_requests) ──► decoded (max_decoded_photos): decode ──► infer ──► encode
-                                                                    threads    one thread  threads
+    waiting (max_queued_requests, max_queued_tiles) ──► lane: decode ──► restore ──► encode
+                                                                          │  ▲
+                                                                          ▼  │
+                                                            tiles in batches, one thread
 
-The generator runs in one thread of its own: a device does one thing at a time, and CUDA's state belongs to a thread.
+Small photos and large ones have a lane each, with threads and room for decoded samples of its own: a small photo never
+waits for a large one to be decoded or encoded, and its tiles overtake (`batcher.py`).
 """
 
 import asyncio
+import math
 import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from starlette.requests import ClientDisconnect
 
 from restoration.errors import InvalidOption, PhotoError
-from restoration.photo import Photo, PhotoLimits, decode_photo
-from restoration.restorer import Restoration, RestoreOptions, Restorer
+from restoration.photo import Photo, PhotoLimits, decode_photo, measure_photo
+from restoration.restorer import Restoration, RestoreOptions, Restorer, restore_photo
 from service.answers import Answer, RestoreQuery, encode_answer
-from service.errors import DeadlineExceeded, Draining, QueueFull
+from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
+from service.errors import DeadlineExceeded, DeviceBroken, Draining, QueueFull
 from service.metrics import Metrics
 from service.settings import Settings
 from service.threads import call_in
 from service.uploads import Upload
 
-NUM_CODEC_THREADS = 2
+NUM_HEADER_THREADS = 2
+SMALL_PIXELS = 4_000_000
+"""A photo of at most so many goes through the lane for small ones."""
+NUM_SMALL, NUM_LARGE = 8, 4
+"""Photos in the works at a time."""
+MOST_RETRY_SECONDS = 600
 MASK_THRESHOLD = 128
 """A mask's pixel counts when any of its colours is at least this bright."""
 
@@ -50,18 +64,72 @@ class Restored:
     timing: Timing
 
 
+class Room:
+    """So many pixels may be decoded at once; who waits is served in order."""
+
+    def __init__(self, num_pixels: int) -> None:
+        self._num_free = num_pixels
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, num_pixels: int) -> AsyncIterator[None]:
+        """`num_pixels` must not be more than there are in all."""
+        if self._waiting or num_pixels > self._num_free:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append((num_pixels, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_back(num_pixels)
+                else:
+                    self._waiting.remove((num_pixels, turn))
+                    self._wake()
+                raise
+        else:
+            self._num_free -= num_pixels
+        try:
+            yield
+        finally:
+            self._give_back(num_pixels)
+
+    def _give_back(self, num_pixels: int) -> None:
+        self._num_free += num_pixels
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._num_free:
+            num_pixels, turn = self._waiting.popleft()
+            self._num_free -= num_pixels
+            turn.set_result(None)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Threads that decode, restore and encode, a photo each, and room for what they decode."""
+
+    threads: ThreadPoolExecutor
+    room: Room
+
+    @classmethod
+    def open(cls, name: str, num_threads: int, num_pixels: int) -> "Lane":
+        return cls(ThreadPoolExecutor(num_threads, name), Room(num_pixels))
+
+
 class RestoreQueue:
     """Takes uploads, gives answers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._inference = ThreadPoolExecutor(1, "inference")
-        self._codecs = ThreadPoolExecutor(NUM_CODEC_THREADS, "codec")
-        self._room_for_decoded = asyncio.Semaphore(settings.max_decoded_photos)
+        self.batcher = TileBatcher(metrics)
+        self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
+        self._small = Lane.open("small", NUM_SMALL, NUM_SMALL * SMALL_PIXELS)
+        self._large = Lane.open("large", NUM_LARGE, settings.max_decoded_pixels)
         self._limits = PhotoLimits(max_pixels=settings.max_pixels, max_side_px=settings.max_side_px)
         self._max_jobs = settings.max_queued_requests
+        self._max_tiles = settings.max_queued_tiles
         self._deadline_seconds = settings.deadline_seconds
         self._metrics = metrics
-        self._jobs: set[asyncio.Task[Restored]] = set()
+        self._jobs: dict[asyncio.Task[Restored], TileJob] = {}
         self.is_draining = False
         metrics.in_progress.set_function(lambda: self.num_jobs)
 
@@ -74,51 +142,86 @@ class RestoreQueue:
         """Requests waiting or in the works."""
         return len(self._jobs)
 
+    @property
+    def num_tiles_left(self) -> int:
+        """What all requests have left to do on the device, about."""
+        return sum(job.num_tiles_left for job in list(self._jobs.values()))
+
     def close(self) -> None:
         """Wait for what runs in the threads, and end them."""
-        for executor in (self._inference, self._codecs):
+        for executor in (self._headers, self._small.threads, self._large.threads):
             executor.shutdown(wait=True, cancel_futures=True)
+        self.batcher.close()
 
     def check_open(self) -> None:
-        """Raises Draining or QueueFull: worth asking before an upload is read."""
+        """Raises Draining, DeviceBroken or QueueFull: worth asking before an upload is read."""
         if self.is_draining:
             raise Draining("the service is about to stop; send the photo again, another instance may take it")
+        if self.batcher.broken:
+            raise DeviceBroken(self.batcher.broken)
         if self.num_jobs >= self._max_jobs:
-            raise QueueFull(f"{self.num_jobs} requests are waiting already, which is the limit; try again later")
+            raise self._queue_full(f"{self.num_jobs} requests are waiting already, which is the limit")
 
-    async def restore(self, restorer: Restorer, upload: Upload, query: RestoreQuery) -> Restored:
-        """Raises PhotoError, InvalidOption, Draining, QueueFull, and DeadlineExceeded.
+    def _queue_full(self, found: str) -> QueueFull:
+        seconds = math.ceil(self.num_tiles_left / self.batcher.tiles_per_second)
+        return QueueFull(f"{found}; try again later", retry_after_seconds=min(max(1, seconds), MOST_RETRY_SECONDS))
 
-        A request past its deadline is dropped at once if it was waiting; a step that runs finishes in the background.
+    async def restore(
+        self,
+        restorer: Restorer,
+        upload: Upload,
+        query: RestoreQuery,
+        client_gone: Callable[[], Coroutine[None, None, None]],
+    ) -> Restored:
+        """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, and ClientDisconnect
+        when `client_gone` returns.
+
+        What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
+        being restored; decoding or encoding that has begun is finished in the background.
         """
         self.check_open()
-        job = asyncio.create_task(self._work(restorer, upload, query))
-        self._jobs.add(job)
+        tiles = TileJob()
+        job = asyncio.create_task(self._work(restorer, upload, query, tiles))
+        self._jobs[job] = tiles
         job.add_done_callback(self._finish)
+        gone = asyncio.create_task(client_gone())
         try:
-            done, _ = await asyncio.wait({job}, timeout=self._deadline_seconds)
-        except asyncio.CancelledError:
-            job.cancel()
-            raise
-        if not done:
-            job.cancel()
+            await asyncio.wait({job, gone}, timeout=self._deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if job.done():
+                return job.result()
+            if gone.done():
+                raise ClientDisconnect
             raise DeadlineExceeded(f"the photo was not restored within {self._deadline_seconds:g} seconds")
-        return job.result()
+        finally:
+            gone.cancel()
+            if not job.done():
+                self.batcher.drop(tiles)
+                job.cancel()
 
     def _finish(self, job: asyncio.Task[Restored]) -> None:
-        self._jobs.discard(job)
+        del self._jobs[job]
         if not job.cancelled() and (error := job.exception()) is not None:
             log.debug("not restored", error=type(error).__name__)
 
-    async def _work(self, restorer: Restorer, upload: Upload, query: RestoreQuery) -> Restored:
+    async def _work(self, restorer: Restorer, upload: Upload, query: RestoreQuery, tiles: TileJob) -> Restored:
         started_seconds = time.perf_counter()
-        async with self._room_for_decoded:
-            (photo, options), decode_seconds = await call_in(self._codecs, decode_upload, upload, query, self._limits)
-            restoration, infer_seconds = await call_in(self._inference, restorer.restore, photo, options)
+        num_pixels, header_seconds = await call_in(self._headers, measure_photo, upload.image, self._limits)
+        num_tiles, num_ahead = guess_tiles(num_pixels), self.num_tiles_left
+        if num_ahead and num_ahead + num_tiles > self._max_tiles:
+            raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
+        tiles.num_tiles_left = num_tiles
+        generator = SharedGenerator(self.batcher, restorer.generator, tiles)
+        lane = self._small if num_pixels <= SMALL_PIXELS else self._large
+        async with lane.room.hold(num_pixels):
+            (photo, options), decode_seconds = await call_in(lane.threads, decode_upload, upload, query, self._limits)
+            restoration, restore_seconds = await call_in(lane.threads, restore_photo, photo, generator, options)
+            tiles.num_tiles_left = 0
             version = restorer.release.version
-            answer, encode_seconds = await call_in(self._codecs, encode_answer, photo, restoration, query, version)
+            answer, encode_seconds = await call_in(lane.threads, encode_answer, photo, restoration, query, version)
+        decode_seconds += header_seconds
+        infer_seconds = max(0.0, restore_seconds - tiles.waited_seconds)
         busy_seconds = decode_seconds + infer_seconds + encode_seconds
-        queue_seconds = time.perf_counter() - started_seconds - busy_seconds
+        queue_seconds = max(0.0, time.perf_counter() - started_seconds - busy_seconds)
         timing = Timing(queue_seconds, decode_seconds, infer_seconds, encode_seconds)
         self._measure(photo, restoration, timing)
         return Restored(answer, restoration.damage_ratio, timing)
@@ -128,6 +231,7 @@ class RestoreQueue:
         self._metrics.decode_seconds.observe(timing.decode_seconds)
         self._metrics.infer_seconds.observe(timing.infer_seconds)
         self._metrics.encode_seconds.observe(timing.encode_seconds)
+        self._metrics.compose_seconds.observe(sum(restoration.seconds.get(stage, 0.0) for stage in ("mask", "compose")))
         self._metrics.pixels.inc(photo.height_px * photo.width_px)
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 

@@ -1,6 +1,7 @@
 """The calls. What they refuse is in `errors.py`, what they understand in `answers.RestoreQuery` and `uploads.py`."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from restoration.photo import MEDIA_TYPES
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
+from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, DeviceBroken, Draining, UploadTooSlow
 from service.etags import etag_of, expect_not_held
 from service.restoring import Restored, Timing
 from service.settings import Settings
@@ -100,7 +101,7 @@ async def restore(request: Request, query: Annotated[RestoreQuery, Query()], con
         upload = await read_in_time(request, context.settings, share)
         etag = await asyncio.to_thread(etag_of, upload, query, restorer)
         expect_not_held(request.headers.getlist("if-none-match"), etag)
-        restored = await context.queue.restore(restorer, upload, query)
+        restored = await context.queue.restore(restorer, upload, query, partial(until_gone, request))
     return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version, etag))
 
 
@@ -113,6 +114,12 @@ async def read_in_time(request: Request, settings: Settings, share: UploadShare)
         raise UploadTooSlow(
             f"the body did not arrive within {settings.upload_timeout_seconds:g} seconds; send it again"
         ) from error
+
+
+async def until_gone(request: Request) -> None:
+    """Returns when the client has hung up. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def restored_headers(restored: Restored, version: str, etag: str) -> dict[str, str]:
@@ -140,9 +147,11 @@ def server_timing(timing: Timing) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
 
 
-@router.get("/livez", summary="Is the process alive?")
-async def livez() -> dict[str, str]:
-    """Green as soon as the port is open, whatever else is the case."""
+@router.get("/livez", summary="Is the process alive?", responses=problem_responses(503))
+async def livez(context: Context) -> dict[str, str]:
+    """Green as soon as the port is open, red when only a restart helps: the device has failed."""
+    if context.queue.batcher.broken:
+        raise DeviceBroken(context.queue.batcher.broken)
     return {"status": "alive"}
 
 
@@ -151,6 +160,8 @@ async def readyz(context: Context) -> dict[str, str]:
     """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
     if context.queue.is_draining:
         raise Draining("the service finishes the requests it has, and then stops")
+    if context.queue.batcher.broken:
+        raise DeviceBroken(context.queue.batcher.broken)
     return {"status": "ready", "release": context.releases.restorer().release.version}
 
 

@@ -60,10 +60,15 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(
         default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"
     )
-    max_decoded_photos: int = Field(
-        default=3,
+    max_queued_tiles: int = Field(
+        default=100_000,
         ge=1,
-        description="photos held decoded at once: one being restored, the others on their way in or out",
+        description="tiles that requests have left to do, about 16,000 for 100 megapixels; more is a 503",
+    )
+    max_decoded_pixels: int = Field(
+        default=360_000_000,
+        ge=1,
+        description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 20 bytes each",
     )
     upload_timeout_seconds: float = Field(
         default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"
@@ -91,6 +96,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{ENV_PREFIX}HOST={self.host} can be reached from other machines, and anyone there could restore "
                 f"photos without a key; listen on 127.0.0.1, or set {ENV_PREFIX}ALLOW_ANONYMOUS=true if that is meant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _make_room_for_one_photo(self) -> "Settings":
+        if self.max_decoded_pixels < self.max_pixels:
+            raise ValueError(
+                f"{ENV_PREFIX}MAX_DECODED_PIXELS={self.max_decoded_pixels} is less than one photo may have "
+                f"({ENV_PREFIX}MAX_PIXELS={self.max_pixels}); raise the first or lower the second"
             )
         return self
 

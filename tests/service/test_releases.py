@@ -3,12 +3,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from restoration.release import Release
-from restoration.restorer import Restorer
+from restoration.restorer import Restoration, Restorer, restore_photo
 
 from .serving import (
     MakeClient,
@@ -177,14 +178,14 @@ def test_a_newer_release_takes_over_without_one_failed_request(make_client: Make
 def test_a_request_finishes_with_the_release_that_it_began_with(
     make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore, has_begun, may_go_on = Restorer.restore, threading.Event(), threading.Event()
+    has_begun, may_go_on = threading.Event(), threading.Event()
 
-    def slowly(self: Restorer, *args: object) -> object:
+    def slowly(*args: Any) -> Restoration:
         has_begun.set()
         assert may_go_on.wait(30)
-        return restore(self, *args)  # type: ignore[arg-type]
+        return restore_photo(*args)
 
-    monkeypatch.setattr(Restorer, "restore", slowly)
+    monkeypatch.setattr("service.restoring.restore_photo", slowly)
     client = make_client(model_store=own_store, store_poll_seconds=0.05)
     with ThreadPoolExecutor(1) as clients:
         asking = clients.submit(client.post, "/restore", content=encode(scratched_photo()))

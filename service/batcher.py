@@ -1,0 +1,252 @@
+"""One thread for the device, and batches of tiles from all photos in the works.
+
+    photo threads ── detect, fill ──► calls ── the next batch ──► device thread ──► answers
+
+Whose tiles come next: those of the photo with the least left to do, so that a small photo overtakes a large scan; every
+few batches, those that have waited longest, so that the scan gets on. A batch takes tiles of one stage and one release,
+from several photos where one has not enough. Nothing waits for a batch to fill up: while the device is busy calls
+gather by themselves, and when it is idle there is nothing to wait for.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+import torch
+from torch import Tensor
+
+from restoration.device import TileGenerator
+from service.errors import DeviceBroken
+from service.metrics import Metrics
+
+Stage = Literal["detect", "fill"]
+FIRST_GUESS_TILES_PER_SECOND = 20.0
+LONGEST_WAITING_TURN = 4
+"""Every so many batches, the call that has waited longest leads."""
+TILES_PER_PIXEL = 2 * (4 / 3) / 128**2
+"""At most: detected and filled, with a third more on smaller copies, tiles of 256 px that overlap by half."""
+
+log = structlog.get_logger(__name__)
+
+
+def guess_tiles(num_pixels: int) -> int:
+    """How many tiles a photo of so many pixels may take."""
+    return max(1, round(num_pixels * TILES_PER_PIXEL))
+
+
+class JobDropped(Exception):
+    """Nobody waits for the photo any more."""
+
+
+class TileJob:
+    """One photo's work on the device. Made before the photo's size is known."""
+
+    def __init__(self) -> None:
+        self.num_tiles_left = 0
+        """A guess from the photo's size, less what was computed, but never less than one."""
+        self.waited_seconds = 0.0
+        """How long its tiles waited for the device."""
+        self.is_dropped = False
+
+
+@dataclass(eq=False)
+class _Call:
+    """Tiles that one photo's thread waits for. inputs: (N, C, T, T) each."""
+
+    job: TileJob
+    generator: TileGenerator
+    stage: Stage
+    inputs: tuple[Tensor, ...]
+    answer: Future[Tensor] = field(default_factory=Future)
+    asked_seconds: float = field(default_factory=time.monotonic)
+    num_taken: int = 0
+    answered: list[Tensor] = field(default_factory=list)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.inputs[0]) - self.num_taken
+
+    def may_join(self, other: "_Call") -> bool:
+        """Whether tiles of both can be in one batch."""
+        alike = len(self.inputs) == len(other.inputs)
+        return alike and self.stage == other.stage and self.generator is other.generator
+
+    def take(self, num: int) -> "_Part":
+        if self.num_taken == 0:
+            self.job.waited_seconds += time.monotonic() - self.asked_seconds
+        part = _Part(self, tuple(tiles[self.num_taken : self.num_taken + num] for tiles in self.inputs))
+        self.num_taken += num
+        return part
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The tiles of a call that are in one batch."""
+
+    call: _Call
+    inputs: tuple[Tensor, ...]
+
+
+class TileBatcher:
+    """Runs every generator's `detect` and `fill` in one thread, in batches."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._calls: list[_Call] = []
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._num_batches = 0
+        self.tiles_per_second = FIRST_GUESS_TILES_PER_SECOND
+        """While the device is busy, of late."""
+        self.broken: str | None = None
+        """Why the device cannot be used by this process any more."""
+        metrics.queue_tiles.set_function(self.count_waiting)
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, inputs: tuple[Tensor, ...]) -> Tensor:
+        """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
+        call = _Call(job, generator, stage, inputs)
+        with self._changed:
+            if self.broken or self._is_closed:
+                raise DeviceBroken(self.broken or "the service is stopping")
+            if job.is_dropped:
+                raise JobDropped
+            self._calls.append(call)
+            self._changed.notify()
+        return call.answer.result()
+
+    def drop(self, job: TileJob) -> None:
+        """Take back what the job has waiting; it gets no more. A batch that runs is finished."""
+        with self._changed:
+            job.is_dropped = True
+            dropped = [call for call in self._calls if call.job is job]
+            self._calls = [call for call in self._calls if call.job is not job]
+        _fail(dropped, JobDropped())
+
+    def close(self) -> None:
+        """Finish the batch that runs, and fail what waits."""
+        with self._changed:
+            self._is_closed = True
+            waiting, self._calls = self._calls, []
+            self._changed.notify()
+        _fail(waiting, JobDropped())
+        self._thread.join()
+
+    def count_waiting(self) -> int:
+        """Tiles that wait for the device."""
+        with self._changed:
+            return sum(call.num_waiting for call in self._calls)
+
+    # --- in the device's thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._calls or self._is_closed)
+                if self._is_closed:
+                    return
+                batch = self._next_batch()
+            self._compute_batch(batch)
+
+    def _next_batch(self) -> list[_Part]:
+        self._num_batches += 1
+        if self._num_batches % LONGEST_WAITING_TURN == 0:
+            first = min(self._calls, key=lambda call: call.asked_seconds)
+        else:
+            first = min(self._calls, key=lambda call: call.job.num_tiles_left)
+        room = first.generator.batch_size
+        others = (call for call in self._calls if call is not first and call.may_join(first))
+        batch: list[_Part] = []
+        for call in (first, *sorted(others, key=lambda call: call.job.num_tiles_left)):
+            if room == 0:
+                break
+            batch.append(call.take(min(room, call.num_waiting)))
+            room -= len(batch[-1].inputs[0])
+        self._calls = [call for call in self._calls if call.num_waiting]
+        return batch
+
+    def _compute_batch(self, batch: list[_Part]) -> None:
+        first = batch[0].call
+        inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
+        started_seconds = time.monotonic()
+        try:
+            answers = (first.generator.detect if first.stage == "detect" else first.generator.fill)(*inputs)
+        except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
+            log.exception("a batch failed", stage=first.stage, tiles=len(inputs[0]))
+            if isinstance(error, torch.AcceleratorError):
+                self._break(str(error))
+            self._forget({part.call for part in batch}, error)
+            return
+        rate = len(inputs[0]) / max(time.monotonic() - started_seconds, 1e-6)
+        self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
+        self._metrics.batch_size.observe(len(inputs[0]))
+        self._metrics.tiles.labels(first.stage).inc(len(inputs[0]))
+        start = 0
+        for part in batch:
+            num_tiles = len(part.inputs[0])
+            self._answer(part.call, answers[start : start + num_tiles])
+            start += num_tiles
+
+    def _answer(self, call: _Call, answers: Tensor) -> None:
+        call.job.num_tiles_left = max(1, call.job.num_tiles_left - len(answers))
+        call.answered.append(answers)
+        if sum(map(len, call.answered)) == len(call.inputs[0]) and not call.answer.done():  # done: it was dropped
+            call.answer.set_result(torch.cat(call.answered))
+
+    def _break(self, reason: str) -> None:
+        """After such an error a process cannot use the device any more: only a restart helps."""
+        with self._changed:
+            self.broken = f"the device failed, and the service must be restarted: {reason.splitlines()[0]}"
+            waiting = set(self._calls)
+        self._forget(waiting, DeviceBroken(self.broken))
+
+    def _forget(self, calls: Iterable[_Call], error: Exception) -> None:
+        calls = set(calls)
+        with self._changed:
+            self._calls = [call for call in self._calls if call not in calls]
+        _fail(calls, error)
+
+
+def _fail(calls: Iterable[_Call], error: Exception) -> None:
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_exception(error)
+
+
+@dataclass(frozen=True)
+class SharedGenerator:
+    """A release's generator as one photo sees it: its tiles share batches with those of other photos."""
+
+    batcher: TileBatcher
+    generator: TileGenerator
+    job: TileJob
+
+    @property
+    def batch_size(self) -> int:
+        return self.generator.batch_size
+
+    @property
+    def detector_radius_px(self) -> int:
+        return self.generator.detector_radius_px
+
+    @property
+    def required_evidence(self) -> float:
+        return self.generator.required_evidence
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return self.generator.conditions
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        """See `TileGenerator.detect`."""
+        return self.batcher.compute(self.job, self.generator, "detect", (tiles,))
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.fill`."""
+        inputs = (tiles, mask) if conditions is None else (tiles, mask, conditions)
+        return self.batcher.compute(self.job, self.generator, "fill", inputs)

@@ -1,0 +1,225 @@
+"""Whose tiles come next, what is in a batch, and what becomes of calls when something fails."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from torch import Tensor
+
+from service.batcher import JobDropped, SharedGenerator, TileBatcher, TileJob, guess_tiles
+from service.errors import DeviceBroken
+from service.metrics import Metrics
+
+from .serving import MakeClient, assert_problem, context_of, encode, grey_photo
+
+
+class Doubler:
+    """Its map is twice the tiles' mean; it waits at a gate and notes what it was given."""
+
+    batch_size = 4
+    detector_radius_px = 0
+    required_evidence = 0.0
+    conditions = ("see_through",)
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.batches: list[list[float]] = []
+        self.fails: Callable[[Tensor], None] = lambda tiles: None
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        self.batches.append(tiles[:, 0, 0, 0].tolist())
+        assert self.gate.wait(30)
+        self.fails(tiles)
+        return tiles.mean(dim=1, keepdim=True) * 2
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        assert self.gate.wait(30)
+        return tiles + mask + (0.0 if conditions is None else conditions)
+
+
+@pytest.fixture
+def batcher() -> Iterator[TileBatcher]:
+    batcher = TileBatcher(Metrics())
+    yield batcher
+    batcher.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+
+
+def job(num_tiles_left: int = 1) -> TileJob:
+    made = TileJob()
+    made.num_tiles_left = num_tiles_left
+    return made
+
+
+def tiles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+
+
+class Asking:
+    """Calls in threads, made one after the other: each waits for its place in the queue."""
+
+    def __init__(self, batcher: TileBatcher, threads: ThreadPoolExecutor, generator: Doubler) -> None:
+        self.batcher, self.threads, self.generator = batcher, threads, generator
+        self.num_asked = 0
+
+    def detect(self, job: TileJob, *values: float) -> Future[Tensor]:
+        shared = SharedGenerator(self.batcher, self.generator, job)
+        answer = self.threads.submit(shared.detect, tiles(*values))
+        self.num_asked += len(values)
+        while sum(map(len, self.generator.batches)) + self.batcher.count_waiting() < self.num_asked:
+            threading.Event().wait(0.001)
+        return answer
+
+
+@pytest.fixture
+def asking(batcher: TileBatcher, threads: ThreadPoolExecutor) -> Iterator[Asking]:
+    asking = Asking(batcher, threads, Doubler())
+    yield asking
+    asking.generator.gate.set()
+
+
+def test_everybody_gets_the_answers_to_their_own_tiles(asking: Asking) -> None:
+    answers = {value: asking.detect(job(), value, value + 0.5) for value in range(6)}
+    asking.generator.gate.set()
+    for value, answer in answers.items():
+        assert answer.result()[:, 0, 0, 0].tolist() == [2 * value, 2 * value + 1]
+
+
+def test_batches_are_filled_from_several_photos_and_a_call_may_be_in_two(asking: Asking) -> None:
+    answers = [asking.detect(job(), 0.0), asking.detect(job(5), 1, 1, 1), asking.detect(job(6), 2, 2, 2)]
+    asking.generator.gate.set()
+    assert [len(answer.result()) for answer in answers] == [1, 3, 3]
+    assert asking.generator.batches == [[0], [1, 1, 1, 2], [2, 2]]
+
+
+def test_the_photo_with_the_least_left_to_do_comes_first(asking: Asking) -> None:
+    asking.detect(job(), 0.0)
+    for num_tiles_left in (50, 1000, 3):
+        asking.detect(job(num_tiles_left), *[num_tiles_left] * 4)
+    asking.generator.gate.set()
+    asking.detect(job(2000), 2000)
+    while len(asking.generator.batches) < 4:
+        pass
+    assert asking.generator.batches[:3] == [[0], [3] * 4, [50] * 4]
+
+
+def test_who_has_waited_longest_has_a_share(asking: Asking) -> None:
+    asking.detect(job(), 0.0)
+    scan = asking.detect(job(16_000), *[9.0] * 4)
+    small = [asking.detect(job(2), *[1.0] * 4) for _ in range(8)]
+    asking.generator.gate.set()
+    scan.result()
+    for answer in small:
+        answer.result()
+    assert asking.generator.batches.index([9.0] * 4) == 3
+
+
+def test_stages_and_releases_do_not_mix(batcher: TileBatcher, threads: ThreadPoolExecutor) -> None:
+    first, second = Doubler(), Doubler()
+    blocked = threads.submit(SharedGenerator(batcher, first, job()).detect, tiles(0))
+    while not first.batches:
+        pass
+    answers = [
+        threads.submit(SharedGenerator(batcher, first, job()).detect, tiles(1)),
+        threads.submit(SharedGenerator(batcher, second, job()).detect, tiles(2)),
+        threads.submit(SharedGenerator(batcher, first, job()).fill, tiles(3), tiles(1)),
+        threads.submit(SharedGenerator(batcher, first, job()).fill, tiles(3), tiles(1), tiles(5)),
+    ]
+    while batcher.count_waiting() < 4:
+        pass
+    first.gate.set()
+    second.gate.set()
+    assert [answer.result().flatten()[0].item() for answer in (blocked, *answers)] == [0, 2, 4, 4, 9]
+    assert (first.batches, second.batches) == ([[0], [1]], [[2]])
+
+
+def test_what_nobody_waits_for_is_not_computed(asking: Asking, batcher: TileBatcher) -> None:
+    asking.detect(job(), 0.0)
+    gone = job(1)
+    dropped = asking.detect(gone, 1.0)
+    kept = asking.detect(job(9), 2.0)
+    batcher.drop(gone)
+    with pytest.raises(JobDropped):
+        dropped.result()
+    asking.generator.gate.set()
+    assert kept.result().flatten()[0] == 4.0
+    assert [1.0] not in asking.generator.batches
+    with pytest.raises(JobDropped):
+        SharedGenerator(batcher, asking.generator, gone).detect(tiles(1))
+
+
+def test_a_batch_that_fails_fails_for_those_in_it_and_the_next_one_is_computed(
+    asking: Asking, batcher: TileBatcher
+) -> None:
+    def fail_on_seven(tiles: Tensor) -> None:
+        if (tiles == 7).any():
+            raise RuntimeError("a fault of the seven")
+
+    asking.generator.fails = fail_on_seven
+    asking.generator.gate.set()
+    with pytest.raises(RuntimeError, match="the seven"):
+        SharedGenerator(batcher, asking.generator, job()).detect(tiles(7))
+    assert SharedGenerator(batcher, asking.generator, job()).detect(tiles(8)).flatten()[0] == 16
+    assert batcher.broken is None
+
+
+def test_a_device_that_has_failed_answers_nobody_any_more(asking: Asking, batcher: TileBatcher) -> None:
+    def fail(tiles: Tensor) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore of it")
+
+    asking.generator.fails = fail
+    answers = [asking.detect(job(), 0.0), *(asking.detect(job(), 1, 1, 1, 1) for _ in range(3))]
+    asking.generator.gate.set()
+    for answer in answers:
+        with pytest.raises((DeviceBroken, torch.AcceleratorError)):
+            answer.result()
+    with pytest.raises(DeviceBroken, match=r"an illegal memory access was encountered$"):
+        SharedGenerator(batcher, asking.generator, job()).detect(tiles(1))
+    assert batcher.count_waiting() == 0
+
+
+def test_a_failed_device_turns_the_service_red(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client: TestClient = make_client()
+    generator = context_of(client).releases.restorer().generator
+
+    def fail(*args: Any) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(generator, "detect", fail)
+    assert client.get("/livez").status_code == 200
+    assert client.post("/restore", content=encode(grey_photo())).status_code == 500
+    assert "must be restarted" in assert_problem(client.get("/livez"), 503, "device-broken")["detail"]
+    assert_problem(client.post("/restore", content=encode(grey_photo())), 503, "device-broken")
+    assert_problem(client.get("/readyz"), 503, "device-broken")
+
+
+def test_closing_fails_what_waits(threads: ThreadPoolExecutor) -> None:
+    batcher, generator = TileBatcher(Metrics()), Doubler()
+    running = threads.submit(SharedGenerator(batcher, generator, job()).detect, tiles(0))
+    while not generator.batches:
+        pass
+    waiting = threads.submit(SharedGenerator(batcher, generator, job()).detect, tiles(1))
+    while batcher.count_waiting() == 0:
+        pass
+    closing = threads.submit(batcher.close)
+    with pytest.raises(JobDropped):
+        waiting.result()
+    generator.gate.set()
+    closing.result()
+    assert running.result().flatten()[0] == 0
+    with pytest.raises(DeviceBroken, match="stopping"):
+        SharedGenerator(batcher, generator, job()).detect(tiles(1))
+
+
+def test_a_scan_of_a_hundred_megapixels_is_guessed_to_be_some_sixteen_thousand_tiles() -> None:
+    assert guess_tiles(100_000_000) == pytest.approx(16_300, rel=0.01)
+    assert guess_tiles(1) == 1
