@@ -75,6 +75,8 @@ class Asking:
         shared = SharedGenerator(self.batcher, self.generator, job)
         answer = self.threads.submit(shared.detect, tiles(*values))
         self.num_asked += len(values)
+        while not self.generator.batches:  # the first keeps the device busy
+            threading.Event().wait(0.001)
         while sum(map(len, self.generator.batches)) + self.batcher.count_waiting() < self.num_asked:
             threading.Event().wait(0.001)
         return answer
