@@ -25,8 +25,8 @@ PHOTO_SAMPLES = 320 * 480
 """A photo is weighed as if it had so many samples, as the detector's training photographs have; a small one as if it
 were enlarged `MOST_ENLARGED` times at most, or a thumbnail's speck would weigh as much as a crack."""
 MOST_ENLARGED = 4.0
-MOST_OF_A_PHOTO = 0.5
-"""What is suspect in more of a photo than this is its texture: a halftone, a canvas."""
+THIN_PX = 9
+"""What is wider counts for its own area only: a wall between two shoulders is large, suspect, and no crack."""
 PHOTO_EXTRA = 2.0
 """So much more evidence, in logits, must a photo as a whole give than a single area must."""
 SENSITIVITY_LOGITS = 8.0
@@ -43,8 +43,8 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
     it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not.
 
     A photo that is damaged in one place is likely damaged in others: the prior of every sample is the photo's (an
-    empirical Bayes estimate). Where an area has enough evidence, or all suspect samples together, there is a second
-    look, to which everything is more certain.
+    empirical Bayes estimate). Where an area has enough evidence, or all that is thin and suspect together, there is a
+    second look, to which everything is more certain.
 
     damage_map: (H, W) uint8, 255 is certain damage; required_evidence: of one sample, in logits of the map, at a
     sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W) uint8: 0 keeps the
@@ -54,7 +54,10 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
     eagerness = SENSITIVITY_LOGITS * (sensitivity - 0.5)
     opacities, area_spare = _grade(damage_map, required_evidence, eagerness)
-    photo_spare = _evidence_of_photo(damage_map, eagerness) - required_evidence - PHOTO_EXTRA
+    required_of_photo = required_evidence + PHOTO_EXTRA
+    photo_spare = _evidence_of_photo(damage_map, eagerness) - required_of_photo
+    if photo_spare >= 0.0:  # else what is thin in it cannot be enough either
+        photo_spare = _evidence_of_photo(_thin_parts(damage_map), eagerness) - required_of_photo
     if (spare := max(area_spare, photo_spare)) >= 0.0:
         least, most = SECOND_LOOK
         more, _ = _grade(damage_map, required_evidence, eagerness + min(least + spare, most))
@@ -62,8 +65,15 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
     return opacities
 
 
+def _thin_parts(damage_map: np.ndarray) -> np.ndarray:
+    """The map, (H, W) uint8, where it stands out from what is wide; 0 elsewhere."""
+    wide = ndimage.maximum_filter(ndimage.minimum_filter(damage_map, THIN_PX), THIN_PX)  # an opening
+    thin: np.ndarray = np.where(wide < np.maximum(damage_map // 2, 1), damage_map, np.uint8(0))
+    return thin
+
+
 def _evidence_of_photo(damage_map: np.ndarray, eagerness: float) -> float:
-    """In logits; minus infinity where nothing is suspect."""
+    """Of all its samples together, in logits; minus infinity where nothing is suspect."""
     histogram = np.zeros(256, np.int64)
     for row in damage_map:  # by row, because the whole would be counted in eight bytes a sample
         histogram += np.bincount(row, minlength=256)
@@ -71,8 +81,7 @@ def _evidence_of_photo(damage_map: np.ndarray, eagerness: float) -> float:
     enlarged = min(PHOTO_SAMPLES / damage_map.size, MOST_ENLARGED)
     evidence = -math.inf
     for certainty in PHOTO_CERTAINTIES:
-        num_samples = int(num_from_level[level_of(certainty - eagerness)])
-        if 0 < num_samples <= MOST_OF_A_PHOTO * damage_map.size:
+        if num_samples := int(num_from_level[level_of(certainty - eagerness)]):
             evidence = max(evidence, certainty + math.log2(num_samples * enlarged))
     return evidence
 

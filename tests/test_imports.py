@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"restoration"},
     "training": {"restoration"},
     "archive": {"restoration"},
+    "benchmarks": {"restoration"},
 }
 PACKAGES = [name for name in MAY_IMPORT if (REPOSITORY / name).is_dir()]
 
