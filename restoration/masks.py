@@ -25,8 +25,9 @@ PHOTO_SAMPLES = 320 * 480
 """A photo is weighed as if it had so many samples, as the detector's training photographs have; a small one as if it
 were enlarged `MOST_ENLARGED` times at most, or a thumbnail's speck would weigh as much as a crack."""
 MOST_ENLARGED = 4.0
-THIN_PX = 9
-"""What is wider counts for its own area only: a wall between two shoulders is large, suspect, and no crack."""
+THIN_PX = 11
+"""What is wider gets no second look, and is no evidence for the rest: a wall between two shoulders is large and
+suspect, and no crack."""
 PHOTO_EXTRA = 2.0
 """So much more evidence, in logits, must a photo as a whole give than a single area must."""
 SENSITIVITY_LOGITS = 8.0
@@ -44,7 +45,7 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
     A photo that is damaged in one place is likely damaged in others: the prior of every sample is the photo's (an
     empirical Bayes estimate). Where an area has enough evidence, or all that is thin and suspect together, there is a
-    second look, to which everything is more certain.
+    second look at what is thin, to which everything is more certain.
 
     damage_map: (H, W) uint8, 255 is certain damage; required_evidence: of one sample, in logits of the map, at a
     sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W) uint8: 0 keeps the
@@ -55,12 +56,13 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
     eagerness = SENSITIVITY_LOGITS * (sensitivity - 0.5)
     opacities, area_spare = _grade(damage_map, required_evidence, eagerness)
     required_of_photo = required_evidence + PHOTO_EXTRA
-    photo_spare = _evidence_of_photo(damage_map, eagerness) - required_of_photo
-    if photo_spare >= 0.0:  # else what is thin in it cannot be enough either
-        photo_spare = _evidence_of_photo(_thin_parts(damage_map), eagerness) - required_of_photo
-    if (spare := max(area_spare, photo_spare)) >= 0.0:
+    if area_spare < 0.0 and _evidence_of_photo(damage_map, eagerness) < required_of_photo:
+        return opacities  # what is thin in it cannot be evidence enough either
+    thin_map = _thin_parts(damage_map)
+    spare = max(area_spare, _evidence_of_photo(thin_map, eagerness) - required_of_photo)
+    if spare >= 0.0:
         least, most = SECOND_LOOK
-        more, _ = _grade(damage_map, required_evidence, eagerness + min(least + spare, most))
+        more, _ = _grade(thin_map, required_evidence, eagerness + min(least + spare, most))
         np.maximum(opacities, more, out=opacities)
     return opacities
 
