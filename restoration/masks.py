@@ -83,7 +83,7 @@ def _evidence_of_photo(damage_map: np.ndarray, eagerness: float) -> float:
     enlarged = min(PHOTO_SAMPLES / damage_map.size, MOST_ENLARGED)
     evidence = -math.inf
     for certainty in PHOTO_CERTAINTIES:
-        if num_samples := int(num_from_level[level_of(certainty - eagerness)]):
+        if num_samples := int(num_from_level[level_of(max(certainty - eagerness, LEAST_SUSPECT))]):
             evidence = max(evidence, certainty + math.log2(num_samples * enlarged))
     return evidence
 

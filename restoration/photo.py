@@ -109,13 +109,14 @@ def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
     return Photo(encoded, format_, samples, metadata, opened.traits)
 
 
-def measure_photo(encoded: bytes, limits: PhotoLimits | None = None) -> int:
-    """How many pixels its header says the photo has; nothing is decoded. Raises as `decode_photo` does."""
+def measure_photo(encoded: bytes, limits: PhotoLimits | None = None) -> tuple[int, int]:
+    """Height and width in pixels, as the header has them; nothing is decoded. Raises as `decode_photo` does for what a
+    header can tell: not for a kind that is not supported, nor for damage behind it."""
     format_ = recognise_format(encoded)
     limits = limits or PhotoLimits()
     with _as_photo_errors(format_):
         width_px, height_px = _OPENERS[format_](encoded, limits.check).file.size
-    return width_px * height_px
+    return height_px, width_px
 
 
 def encode_photo(

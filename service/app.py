@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.context import ServiceContext
 from service.docs import mount_docs
 from service.errors import register_error_handlers
+from service.etags import code_fingerprint
 from service.logs import RequestLogMiddleware
 from service.metrics import MeasuringMiddleware
 from service.routes import metrics_router, router
@@ -18,6 +19,7 @@ from service.settings import Settings
 def create_app(settings: Settings | None = None) -> FastAPI:
     """`settings` default to the environment's; raises pydantic.ValidationError when those are wrong."""
     context = ServiceContext.assemble(settings or Settings())
+    code_fingerprint()  # of the sources that were imported: later they may be others
     app = FastAPI(
         title="Photo restoration",
         description="Takes scanned photographs, gives them back without scratches, dust and stains.",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from restoration.device import TileGenerator
+from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
 
@@ -27,15 +28,17 @@ Stage = Literal["detect", "fill"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
 LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
-TILES_PER_PIXEL = 2 * (4 / 3) / 128**2
-"""At most: detected and filled, with a third more on smaller copies, tiles of 256 px that overlap by half."""
+TILES_PER_PIXEL = 2 / 128**2
+"""At most, at one scale: detected and filled, tiles of 256 px that overlap by half."""
 
 log = structlog.get_logger(__name__)
 
 
-def guess_tiles(num_pixels: int) -> int:
-    """How many tiles a photo of so many pixels may take."""
-    return max(1, round(num_pixels * TILES_PER_PIXEL))
+def guess_tiles(num_pixels: int, mode: Mode = "auto") -> int:
+    """How many tiles a photo of so many pixels may take: smaller copies are a third of it again."""
+    if mode == "resize":
+        return 2
+    return max(2, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1)))
 
 
 class JobDropped(Exception):
@@ -47,7 +50,7 @@ class TileJob:
 
     def __init__(self) -> None:
         self.num_tiles_left = 0
-        """A guess from the photo's size, less what was computed, but never less than one."""
+        """A guess from the photo's size, less what was computed; 0 before its size is known and once it is restored."""
         self.waited_seconds = 0.0
         """How long its tiles waited for the device."""
         self.is_dropped = False
@@ -126,15 +129,15 @@ class TileBatcher:
             job.is_dropped = True
             dropped = [call for call in self._calls if call.job is job]
             self._calls = [call for call in self._calls if call.job is not job]
-        _fail(dropped, JobDropped())
+            _fail(dropped, JobDropped())
 
     def close(self) -> None:
         """Finish the batch that runs, and fail what waits."""
         with self._changed:
             self._is_closed = True
             waiting, self._calls = self._calls, []
+            _fail(waiting, JobDropped())
             self._changed.notify()
-        _fail(waiting, JobDropped())
         self._thread.join()
 
     def count_waiting(self) -> int:
@@ -172,47 +175,46 @@ class TileBatcher:
 
     def _compute_batch(self, batch: list[_Part]) -> None:
         first = batch[0].call
-        inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
         started_seconds = time.monotonic()
         try:
+            inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
+            num_tiles = len(inputs[0])
             answers = (first.generator.detect if first.stage == "detect" else first.generator.fill)(*inputs)
+            parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
+            for part, answer in zip(batch, parts, strict=True):
+                self._answer(part.call, answer)
         except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
-            log.exception("a batch failed", stage=first.stage, tiles=len(inputs[0]))
-            if isinstance(error, torch.AcceleratorError):
-                self._break(str(error))
-            self._forget({part.call for part in batch}, error)
+            log.exception("a batch failed", stage=first.stage)
+            self._fail_batch(batch, error)
             return
-        rate = len(inputs[0]) / max(time.monotonic() - started_seconds, 1e-6)
+        rate = num_tiles / max(time.monotonic() - started_seconds, 1e-6)
         self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
-        self._metrics.batch_size.observe(len(inputs[0]))
-        self._metrics.tiles.labels(first.stage).inc(len(inputs[0]))
-        start = 0
-        for part in batch:
-            num_tiles = len(part.inputs[0])
-            self._answer(part.call, answers[start : start + num_tiles])
-            start += num_tiles
+        self._metrics.batch_size.observe(num_tiles)
+        self._metrics.tiles.labels(first.stage).inc(num_tiles)
 
-    def _answer(self, call: _Call, answers: Tensor) -> None:
-        call.job.num_tiles_left = max(1, call.job.num_tiles_left - len(answers))
-        call.answered.append(answers)
-        if sum(map(len, call.answered)) == len(call.inputs[0]) and not call.answer.done():  # done: it was dropped
-            call.answer.set_result(torch.cat(call.answered))
+    def _answer(self, call: _Call, answer: Tensor) -> None:
+        call.job.num_tiles_left = max(1, call.job.num_tiles_left - len(answer))
+        call.answered.append(answer)
+        if sum(map(len, call.answered)) == len(call.inputs[0]):
+            whole = torch.cat(call.answered)
+            with self._changed:
+                if not call.answer.done():  # it was dropped
+                    call.answer.set_result(whole)
 
-    def _break(self, reason: str) -> None:
-        """After such an error a process cannot use the device any more: only a restart helps."""
+    def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
+        """After an accelerator's error a process cannot use the device any more: then nobody can be served."""
+        failed = {part.call for part in batch}
         with self._changed:
-            self.broken = f"the device failed, and the service must be restarted: {reason.splitlines()[0]}"
-            waiting = set(self._calls)
-        self._forget(waiting, DeviceBroken(self.broken))
-
-    def _forget(self, calls: Iterable[_Call], error: Exception) -> None:
-        calls = set(calls)
-        with self._changed:
-            self._calls = [call for call in self._calls if call not in calls]
-        _fail(calls, error)
+            if isinstance(error, torch.AcceleratorError):
+                reason = str(error).partition("\n")[0]
+                self.broken = f"the device failed, and the service must be restarted: {reason}"
+                error, failed = DeviceBroken(self.broken), failed | set(self._calls)
+            self._calls = [call for call in self._calls if call not in failed]
+            _fail(failed, error)
 
 
 def _fail(calls: Iterable[_Call], error: Exception) -> None:
+    """To be called by whoever holds the lock: a call is answered once."""
     for call in calls:
         if not call.answer.done():
             call.answer.set_exception(error)

@@ -6,7 +6,7 @@ ServiceError
 ├── WrongRelease               the caller insists on a release that is not the one served
 ├── Unavailable                try again later; carries the seconds to wait
 │   ├── NotReady               no release is loaded
-│   ├── QueueFull              as many requests as the limit are waiting
+│   ├── QueueFull              as many requests, or tiles, as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
 │   ├── Draining               the service is about to stop
 │   └── DeviceBroken           the device cannot be used any more; another instance may do
@@ -82,7 +82,7 @@ class NotReady(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """As many requests as the limit are waiting."""
+    """As many requests, or tiles, as the limit are waiting."""
 
 
 class NoRoomForUpload(Unavailable):
@@ -135,7 +135,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     RequestValidationError: INVALID_PARAMETER,
     ClientDisconnect: ProblemKind(499, "client-gone", "The client went away"),
     NotReady: ProblemKind(503, "not-ready", "No release is being served"),
-    QueueFull: ProblemKind(503, "queue-full", "Too many requests are waiting"),
+    QueueFull: ProblemKind(503, "queue-full", "Too much is waiting"),
     NoRoomForUpload: ProblemKind(503, "no-room-for-upload", "Too many uploads are in memory"),
     Draining: ProblemKind(503, "draining", "The service is stopping"),
     DeviceBroken: ProblemKind(503, "device-broken", "The device has failed"),

@@ -98,7 +98,8 @@ class Releases:
             self._activate(self._load(version))
         # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
         except Exception as error:
-            if isinstance(error, ReleaseError):  # anything else, memory for one, may be otherwise the next time
+            # Anything else, memory or a file that could not be read for one, may be otherwise the next time
+            if isinstance(error, ReleaseError) and not isinstance(error.__cause__, OSError):
                 self._refused_as[version] = fingerprint
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
             self._metrics.reloads.labels("refused").inc()
@@ -117,8 +118,8 @@ class Releases:
     def _activate(self, restorer: Restorer) -> None:
         release = restorer.release
         self.refused.pop(release.version, None)
-        self._metrics.reloads.labels("activated").inc()
         self._metrics.serving(release.version, sha256_of(release.path / "manifest.json"))
+        self._metrics.reloads.labels("activated").inc()
         self.active = restorer
         log.info("release active", version=release.version, device=str(restorer.device), precision=restorer.precision)
 

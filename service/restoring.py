@@ -13,9 +13,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ NUM_HEADER_THREADS = 2
 SMALL_PIXELS = 4_000_000
 """A photo of at most so many goes through the lane for small ones."""
 NUM_SMALL, NUM_LARGE = 8, 4
-"""Photos in the works at a time."""
+"""Photos in the works at a time, by lane."""
 MOST_RETRY_SECONDS = 600
 MASK_THRESHOLD = 128
 """A mask's pixel counts when any of its colours is at least this bright."""
@@ -80,11 +80,10 @@ class Room:
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(num_pixels)
-                else:
-                    self._waiting.remove((num_pixels, turn))
+                if turn.cancelled():  # else it had come up already
                     self._wake()
+                else:
+                    self._give_back(num_pixels)
                 raise
         else:
             self._num_free -= num_pixels
@@ -98,22 +97,27 @@ class Room:
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._num_free:
-            num_pixels, turn = self._waiting.popleft()
-            self._num_free -= num_pixels
-            turn.set_result(None)
+        while self._waiting:
+            num_pixels, turn = self._waiting[0]
+            if not turn.cancelled():
+                if num_pixels > self._num_free:
+                    return
+                self._num_free -= num_pixels
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 @dataclass(frozen=True)
 class Lane:
-    """Threads that decode, restore and encode, a photo each, and room for what they decode."""
+    """So many photos in the works at a time, a thread for each, and room for what is decoded."""
 
     threads: ThreadPoolExecutor
+    places: asyncio.Semaphore
     room: Room
 
     @classmethod
-    def open(cls, name: str, num_threads: int, num_pixels: int) -> "Lane":
-        return cls(ThreadPoolExecutor(num_threads, name), Room(num_pixels))
+    def open(cls, name: str, num_photos: int, num_pixels: int) -> "Lane":
+        return cls(ThreadPoolExecutor(num_photos, name), asyncio.Semaphore(num_photos), Room(num_pixels))
 
 
 class RestoreQueue:
@@ -205,14 +209,14 @@ class RestoreQueue:
 
     async def _work(self, restorer: Restorer, upload: Upload, query: RestoreQuery, tiles: TileJob) -> Restored:
         started_seconds = time.perf_counter()
-        num_pixels, header_seconds = await call_in(self._headers, measure_photo, upload.image, self._limits)
-        num_tiles, num_ahead = guess_tiles(num_pixels), self.num_tiles_left
+        num_pixels, header_seconds = await call_in(self._headers, measure_upload, upload, self._limits)
+        num_tiles, num_ahead = guess_tiles(num_pixels, query.mode), self.num_tiles_left
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
         tiles.num_tiles_left = num_tiles
         generator = SharedGenerator(self.batcher, restorer.generator, tiles)
         lane = self._small if num_pixels <= SMALL_PIXELS else self._large
-        async with lane.room.hold(num_pixels):
+        async with lane.places, lane.room.hold(num_pixels):
             (photo, options), decode_seconds = await call_in(lane.threads, decode_upload, upload, query, self._limits)
             restoration, restore_seconds = await call_in(lane.threads, restore_photo, photo, generator, options)
             tiles.num_tiles_left = 0
@@ -236,6 +240,24 @@ class RestoreQueue:
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 
 
+def measure_upload(upload: Upload, limits: PhotoLimits) -> int:
+    """Pixels of the photo by its header, of which its masks must have as many; nothing is decoded.
+
+    Raises PhotoError for the photo, InvalidOption for a mask.
+    """
+    height_px, width_px = measure_photo(upload.image, limits)
+    for field in ("damage", "protect"):
+        if (encoded := getattr(upload, field)) is None:
+            continue
+        with _naming(field):
+            mask_height_px, mask_width_px = measure_photo(encoded, limits)
+        if (mask_height_px, mask_width_px) != (height_px, width_px):
+            raise InvalidOption(
+                f"{field} has {mask_width_px} x {mask_height_px} pixels, expected the photo's {width_px} x {height_px}"
+            )
+    return height_px * width_px
+
+
 def decode_upload(upload: Upload, query: RestoreQuery, limits: PhotoLimits) -> tuple[Photo, RestoreOptions]:
     """Raises PhotoError for the photo, InvalidOption for a mask."""
     photo = decode_photo(upload.image, limits)
@@ -252,9 +274,16 @@ def decode_mask(field: str, encoded: bytes | None, limits: PhotoLimits) -> np.nd
     """(H, W) bool, True where the mask is bright; None without one. Raises InvalidOption naming the field."""
     if encoded is None:
         return None
-    try:
+    with _naming(field):
         mask = decode_photo(encoded, limits)
-    except PhotoError as error:
-        raise InvalidOption(f"the field {field!r} is no mask: {error}") from error
     is_marked: np.ndarray = mask.colour().max(axis=2) >= MASK_THRESHOLD
     return is_marked
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """What is wrong with a mask is not wrong with the photo."""
+    try:
+        yield
+    except PhotoError as error:
+        raise InvalidOption(f"the field {field!r} is no mask: {error}") from error

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     max_decoded_pixels: int = Field(
         default=360_000_000,
         ge=1,
-        description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 20 bytes each",
+        description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 30 bytes each",
     )
     upload_timeout_seconds: float = Field(
         default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"

@@ -23,6 +23,8 @@ async def call_in(executor: Executor, function: Callable[P, T], *args: P.args, *
     except asyncio.CancelledError:
         if not call.cancel():
             await asyncio.wait({waiting})
+            if not waiting.cancelled():
+                waiting.exception()  # nobody asks for it any more: without this it would be logged as forgotten
         raise
 
 

@@ -116,6 +116,24 @@ def test_a_load_that_failed_through_no_fault_of_the_release_is_tried_again(
     assert client.get("/models").json()["active"] == "0001"
 
 
+def test_a_release_that_could_not_be_read_is_tried_again(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions are mended, and a disk recovers, without a file being changed."""
+    read, is_mended = Path.read_bytes, threading.Event()
+
+    def fail(self: Path) -> bytes:
+        if self.name.endswith(".safetensors") and not is_mended.is_set():
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05, ready=False)
+    wait_until_refused(client, "0001")
+    is_mended.set()
+    wait_until_ready(client)
+
+
 def test_a_store_that_cannot_be_read_any_more_is_named(
     make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
