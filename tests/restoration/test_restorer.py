@@ -145,20 +145,25 @@ def test_lower_sensitivity_takes_less_for_damage():
 
 
 def test_doubtful_damage_is_repaired_in_part():
+    """What is wide, that is: what is thin gets a second look, and is then less doubtful."""
+
     class AllButCertain(WhiteIsDamage):
         required_evidence = 12.7  # a little less than 720 samples at 0.99 are
 
         def detect(self, tiles: torch.Tensor) -> torch.Tensor:
             return super().detect(tiles) * 0.99
 
-    samples, scratch = scratched()
-    restoration = restore_photo(photo_of(samples), AllButCertain())
-    assert np.array_equal(restoration.mask, scratch)
-    red, _, blue = restoration.samples[scratch].T
+    samples = dark_photo(300, 300).copy()
+    blot = np.zeros((300, 300), bool)
+    blot[100:124, 50:80] = True
+    samples[blot] = 255
+    restoration = restore_photo(photo_of(samples), AllButCertain(), RestoreOptions(mode="tile"))
+    assert np.array_equal(restoration.mask, blot)
+    red, _, blue = restoration.samples[blot].T
     assert (blue == 255).all()
     assert (red == red[0]).all()
-    assert 0 < red[0] < 255  # between the scratch's white and the paint's blue
-    assert np.array_equal(restoration.samples[~scratch], samples[~scratch])
+    assert 0 < red[0] < 255  # between the blot's white and the paint's blue
+    assert np.array_equal(restoration.samples[~blot], samples[~blot])
 
 
 def test_a_grey_photo_stays_grey():
