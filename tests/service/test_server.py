@@ -118,6 +118,30 @@ def test_health_answers_at_once_while_a_large_photo_is_being_restored(service: S
     assert float(np.median(waits)) < 0.1 * (time.monotonic() - started_seconds)
 
 
+def metric(service: ServiceProcess, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", service.client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_a_client_that_hangs_up_has_nothing_more_computed(service: ServiceProcess) -> None:
+    """Its place is free again long before the scan would have been done, and the next photo is answered."""
+    detected = 'restore_tiles_total{stage="detect"}'
+    num_before = metric(service, detected)
+    with socket.create_connection(("127.0.0.1", service.port)) as leaving:
+        scan = encode(grey_photo(6000, 6000), "JPEG")  # some 2,900 tiles
+        leaving.sendall(f"POST /restore HTTP/1.1\r\nHost: a\r\nContent-Length: {len(scan)}\r\n\r\n".encode() + scan)
+        while metric(service, detected) == num_before:
+            time.sleep(0.01)
+    service.wait_for_log('"client-gone"')
+    give_up_at = time.monotonic() + 30
+    while metric(service, "restore_requests_in_progress"):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+    assert metric(service, detected) - num_before < 2000
+    assert service.client.post("/restore", content=encode(grey_photo())).status_code == 200
+    assert not [line for line in service.log if "Traceback" in line or "never retrieved" in line]
+
+
 def test_an_oversized_chunked_upload_is_refused_before_it_has_all_arrived(service: ServiceProcess) -> None:
     sent_bytes = 0
 
