@@ -3,7 +3,7 @@ import torch
 
 from restoration.device import DeviceGenerator, choose_device, choose_precision
 from restoration.errors import InvalidOption
-from restoration.generator import build_generator
+from restoration.generator import DetectFill, build_generator
 
 from .small_generator import make_generator
 
@@ -36,6 +36,31 @@ def test_more_tiles_than_a_batch_are_split():
     small = DeviceGenerator(generator, CPU, "float32", batch_size=2)
     large = DeviceGenerator(make_generator(), CPU, "float32", batch_size=8)
     assert torch.equal(small.detect(tiles), large.detect(tiles))
+
+
+class HoldsThree(DetectFill):
+    """Its device's memory holds three tiles and no more."""
+
+    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        if len(tiles) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tiles.mean(dim=1, keepdim=True)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_so():
+    tiles, generator = random_tiles(8), DeviceGenerator(HoldsThree(), CPU, "float32", batch_size=8)
+    assert torch.equal(generator.detect(tiles), tiles.mean(dim=1, keepdim=True))
+    assert generator.batch_size == 2
+    assert torch.equal(generator.detect(tiles), tiles.mean(dim=1, keepdim=True))
+
+
+def test_a_single_tile_that_memory_does_not_hold_is_an_error():
+    class HoldsNothing(DetectFill):
+        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        DeviceGenerator(HoldsNothing(), CPU, "float32").detect(random_tiles(1))
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
