@@ -68,9 +68,15 @@ class RestoreOptions:
     def expect_size(self, height_px: int, width_px: int) -> None:
         """Raises InvalidOption if `damage` or `protect` is not of the photo's size."""
         for name, mask in (("damage", self.damage), ("protect", self.protect)):
-            if mask is not None and mask.shape != (height_px, width_px):
-                found = f"{mask.shape[1]} x {mask.shape[0]}"
-                raise InvalidOption(f"{name} has {found} pixels, expected the photo's {width_px} x {height_px}")
+            if mask is not None:
+                expect_mask_size(name, mask.shape, (height_px, width_px))
+
+
+def expect_mask_size(name: str, mask_px: tuple[int, ...], photo_px: tuple[int, ...]) -> None:
+    """Heights and widths. Raises InvalidOption, naming the mask, if they are not the same."""
+    if mask_px != photo_px:
+        found, expected = (f"{width_px} x {height_px}" for height_px, width_px in (mask_px, photo_px))
+        raise InvalidOption(f"{name} has {found} pixels, expected the photo's {expected}")
 
 
 @dataclass(frozen=True, eq=False)

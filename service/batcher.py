@@ -115,13 +115,19 @@ class TileBatcher:
         """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
         call = _Call(job, generator, stage, inputs)
         with self._changed:
-            if self.broken or self._is_closed:
-                raise DeviceBroken(self.broken or "the service is stopping")
+            self.check_usable()
+            if self._is_closed:
+                raise DeviceBroken("the service is stopping")
             if job.is_dropped:
                 raise JobDropped
             self._calls.append(call)
             self._changed.notify()
         return call.answer.result()
+
+    def check_usable(self) -> None:
+        """Raises DeviceBroken once the device has failed."""
+        if self.broken:
+            raise DeviceBroken(self.broken)
 
     def drop(self, job: TileJob) -> None:
         """Take back what the job has waiting; it gets no more. A batch that runs is finished."""

@@ -24,10 +24,10 @@ from starlette.requests import ClientDisconnect
 
 from restoration.errors import InvalidOption, PhotoError
 from restoration.photo import Photo, PhotoLimits, decode_photo, measure_photo
-from restoration.restorer import Restoration, RestoreOptions, Restorer, restore_photo
+from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, encode_answer
 from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
-from service.errors import DeadlineExceeded, DeviceBroken, Draining, QueueFull
+from service.errors import DeadlineExceeded, Draining, QueueFull
 from service.metrics import Metrics
 from service.settings import Settings
 from service.threads import call_in
@@ -161,8 +161,7 @@ class RestoreQueue:
         """Raises Draining, DeviceBroken or QueueFull: worth asking before an upload is read."""
         if self.is_draining:
             raise Draining("the service is about to stop; send the photo again, another instance may take it")
-        if self.batcher.broken:
-            raise DeviceBroken(self.batcher.broken)
+        self.batcher.check_usable()
         if self.num_jobs >= self._max_jobs:
             raise self._queue_full(f"{self.num_jobs} requests are waiting already, which is the limit")
 
@@ -245,16 +244,12 @@ def measure_upload(upload: Upload, limits: PhotoLimits) -> int:
 
     Raises PhotoError for the photo, InvalidOption for a mask.
     """
-    height_px, width_px = measure_photo(upload.image, limits)
-    for field in ("damage", "protect"):
-        if (encoded := getattr(upload, field)) is None:
-            continue
-        with _naming(field):
-            mask_height_px, mask_width_px = measure_photo(encoded, limits)
-        if (mask_height_px, mask_width_px) != (height_px, width_px):
-            raise InvalidOption(
-                f"{field} has {mask_width_px} x {mask_height_px} pixels, expected the photo's {width_px} x {height_px}"
-            )
+    height_px, width_px = photo_px = measure_photo(upload.image, limits)
+    for field, encoded in (("damage", upload.damage), ("protect", upload.protect)):
+        if encoded is not None:
+            with _naming(field):
+                mask_px = measure_photo(encoded, limits)
+            expect_mask_size(field, mask_px, photo_px)
     return height_px * width_px
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from restoration.photo import MEDIA_TYPES
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, DeviceBroken, Draining, UploadTooSlow
+from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
 from service.etags import etag_of, expect_not_held
 from service.restoring import Restored, Timing
 from service.settings import Settings
@@ -150,8 +150,7 @@ def server_timing(timing: Timing) -> str:
 @router.get("/livez", summary="Is the process alive?", responses=problem_responses(503))
 async def livez(context: Context) -> dict[str, str]:
     """Green as soon as the port is open, red when only a restart helps: the device has failed."""
-    if context.queue.batcher.broken:
-        raise DeviceBroken(context.queue.batcher.broken)
+    context.queue.batcher.check_usable()
     return {"status": "alive"}
 
 
@@ -160,8 +159,7 @@ async def readyz(context: Context) -> dict[str, str]:
     """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
     if context.queue.is_draining:
         raise Draining("the service finishes the requests it has, and then stops")
-    if context.queue.batcher.broken:
-        raise DeviceBroken(context.queue.batcher.broken)
+    context.queue.batcher.check_usable()
     return {"status": "ready", "release": context.releases.restorer().release.version}
 
 

@@ -198,10 +198,10 @@ def mean_scores(each: Sequence[Scores]) -> Scores:
 def mean_over_damaged(scores: Mapping[str, Mapping[str, float | None]], measure: str) -> float:
     """Mean over the damaged families in scores (family, measure); what is reported apart from them is not in it."""
     families = [family for family in scores if family in CASE_FAMILIES and family != "clean"]
-    return mean_of([_or_nan(scores[family].get(measure)) for family in families])
+    return mean_of([or_nan(scores[family].get(measure)) for family in families])
 
 
-def _or_nan(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
     """A score of a report: null, or not there, where it could not be measured."""
     return math.nan if value is None else value
 

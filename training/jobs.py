@@ -173,7 +173,7 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     save_checkpoint(run, {**state, "calibration": calibration})
     console.print(
         f"calibrated on {len(paths)} photographs: with a shift of {found.shift}, {found.unchanged_share:.1%} of their "
-        f"prints stay unchanged ({UNCHANGED_SHARE:.0%} were asked for)"
+        f"prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for)"
     )
 
 

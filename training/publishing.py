@@ -1,7 +1,6 @@
 """From a run's checkpoint and its evaluation to a release with its model card."""
 
 import json
-import math
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
 from restoration.publishing import publish_release
 from restoration.release import Release, list_releases, load_generator, read_release
 from training.cases import Case, png_of
-from training.evaluation import mean_over_damaged
+from training.evaluation import mean_over_damaged, or_nan
 from training.trainer import generator_from_checkpoint, weights_digest
 
 WEIGHTS_MEASURED = "SHA-256 of the weights"
@@ -182,8 +181,7 @@ def _score(scores: Mapping[str, Mapping[str, float | None]], required: Requireme
     """NaN, which loses against nothing, where it was not measured."""
     if required.family is None:
         return mean_over_damaged(scores, required.measure)
-    value = scores.get(required.family, {}).get(required.measure)
-    return math.nan if value is None else value
+    return or_nan(scores.get(required.family, {}).get(required.measure))
 
 
 def read_facts(run: Path) -> Mapping[str, Any]:
