@@ -86,11 +86,11 @@ def make_cases(
 
     Clean ones are of every photo: one that is changed must not weigh more than it has to.
     """
+    order = _drawing_order(len(photos), seed)
     for family in CASE_FAMILIES:
         is_clean = family == "clean"
         for index in range(max(num_per_family, len(photos)) if is_clean else num_per_family):
-            drawn = index if is_clean else int(np.random.default_rng([seed, index]).integers(len(photos)))
-            chosen = drawn % len(photos)
+            chosen = order[index % len(photos)]
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)
 
 
@@ -98,15 +98,22 @@ def make_apart(
     photos: Sequence[np.ndarray], names: Sequence[str], bank: OverlayBank, *, num: int, num_per_size: int, seed: int
 ) -> Iterator[Case]:
     """Cases that are reported apart from the families: heavy damage, and mixtures at several sizes."""
+    order = _drawing_order(len(photos), seed)
     for index in range(num):
-        chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
+        chosen = order[index % len(photos)]
         yield make_case(photos[chosen], names[chosen], HEAVY, bank, seed=seed * 100_000 + index)
     for short_side_px in SIZES_PX:
         for index in range(num_per_size):
-            chosen = int(np.random.default_rng([seed, index]).integers(len(photos)))
+            chosen = order[index % len(photos)]
             photo = _resized(photos[chosen], short_side_px)
             case = make_case(photo, names[chosen], "mixtures", bank, seed=seed * 100_000 + index)
             yield replace(case, family=f"mixtures at {short_side_px} px")
+
+
+def _drawing_order(num_photos: int, seed: int) -> list[int]:
+    """No photo is shown twice before every other was shown: one that is hard must not decide."""
+    order: list[int] = np.random.default_rng(seed).permutation(num_photos).tolist()
+    return order
 
 
 def _resized(photo: np.ndarray, short_side_px: int) -> np.ndarray:

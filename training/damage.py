@@ -162,13 +162,14 @@ def to_grey(photos: Tensor) -> Tensor:
 
 
 def age_photos(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """Some photos become negatives, grey, sepia, harder or faded, softer or grainy; most keep their colours."""
+    """Some photos become negatives, grey, sepia, harder or faded, soft, sharp or grainy; most keep their colours."""
     for probability, age in (
         (0.05, invert),
         (0.2, expose),
         (0.4, tone_down),
         (0.3, fade_out),
         (0.3, defocus),
+        (0.15, sharpen),
         (0.4, add_grain),
     ):
         photos = change_some(photos, probability, rng, partial(age, rng=rng))
@@ -181,7 +182,15 @@ def invert(photos: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def defocus(photos: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.lerp(photos, soften(photos), uniform(len(photos), 0.3, 1.0, rng))
+    """By up to a pixel, half of them by up to two."""
+    softer = soften(photos)
+    softer = torch.where(chance(len(photos), 0.5, rng) > 0, soften(softer), softer)
+    return torch.lerp(photos, softer, uniform(len(photos), 0.3, 1.0, rng))
+
+
+def sharpen(photos: Tensor, rng: torch.Generator) -> Tensor:
+    """As scanners and cameras do: hard edges with a rim, which are no scratches."""
+    return photos + (photos - soften(soften(photos))) * uniform(len(photos), 0.3, 1.5, rng)
 
 
 def expose(photos: Tensor, rng: torch.Generator) -> Tensor:

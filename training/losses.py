@@ -6,10 +6,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+USUAL_DAMAGE = 0.15
+"""Mean change of damaged samples, about."""
+UNSEEN_DAMAGE = 0.02
+"""Added to a sample's own damage where its share is taken: half of what an eye can see in a plain area, so that a
+sample without damage does not weigh more than all others."""
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values (N, C, H, W) where mask (N, 1, H, W) is 1; 0 where it is nowhere."""
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
+
+
+def share_left(distance: Tensor, damage: Tensor, mask: Tensor) -> Tensor:
+    """How much of the damage is left, mean over the samples whose mask is not empty, in units of `USUAL_DAMAGE`.
+
+    What is faint must be mended as well as what is opaque, and what was not damaged at all given back all but exactly.
+
+    distance, damage: (N, 3, H, W), by how much what was painted and what was damaged differ from the truth; mask:
+    (N, 1, H, W), 0 or 1.
+    """
+    num_samples = mask.sum((1, 2, 3))
+    left, before = ((each * mask).sum((1, 2, 3)) / (3.0 * num_samples).clamp(min=1.0) for each in (distance, damage))
+    shares = left * USUAL_DAMAGE / (before + UNSEEN_DAMAGE)
+    return shares.sum() / (num_samples > 0).sum().clamp(min=1)
 
 
 def tversky_loss(

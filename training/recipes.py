@@ -36,8 +36,8 @@ class Phase:
     wrong_mask_share: float = 0.3
     """Share of samples whose mask covers undamaged parts too, which the filler must then give back."""
     samples_count_alike: bool = False
-    """The detector's overlap loss is taken for each sample, not over the batch: a hairline, or a photo that must stay
-    clean, then weighs as much as a large hole."""
+    """Losses are taken for each sample, not over the batch: a hairline, or a photo that must stay clean, then weighs as
+    much as a large hole, and to the filler a faint stain as much as an opaque stroke."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
         betas=(0.9, 0.99),
         ema_decay=0.999,
         max_gradient_norm=1.0,
+        short_side_px=512,
     )
 
 
@@ -138,11 +139,12 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
     The detector's rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
-    The filler, which the release's discriminator has judged, is fine-tuned without one.
+    The filler, which the release's discriminator has judged, is fine-tuned without one, and learns what half-covered
+    samples still tell.
     """
     steady = Phase(
         "detector",
-        13_000,
+        6_000,
         num_crops=8,
         crop_px=256,
         learning_rate=6e-4,
@@ -150,19 +152,21 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
         samples_count_alike=True,
     )
-    falling = replace(steady, num_steps=9_000, warm_up_steps=0, decays=True)
+    falling = replace(steady, num_steps=6_000, warm_up_steps=0, decays=True)
     fill = Phase(
         "filler",
-        2_000,
+        4_000,
         num_crops=8,
         crop_px=256,
-        learning_rate=5e-4,
+        learning_rate=6e-4,
         warm_up_steps=100,
         decays=True,
-        see_through_share=0.75,
+        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.5, 0.3, 0.1)),
+        see_through_share=0.85,
         wrong_mask_share=0.5,
+        samples_count_alike=True,
     )
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill))
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(fill, steady, falling))
 
 
 LATE_WEIGHTS = {
@@ -171,7 +175,7 @@ LATE_WEIGHTS = {
     "scratches": 1.5,
     "dust": 2.0,
     "creases": 1.5,
-    "stains": 1.0,
+    "stains": 1.5,
     "holes": 0.7,
 }
 
