@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from restoration.device import TileGenerator
 from restoration.tensors import stack_tiles, to_samples
-from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
 
 TILE_PX = 256
 OVERLAP_PX = 128
@@ -21,6 +22,8 @@ OVERLAP_PX = 128
 CELL_PX = 32
 """Tiles start at multiples of it: a network answers alike for what moves by whole cells of its coarsest layer, 8 or
 16 px in ours."""
+FILL_MARGIN_PX = 32
+"""What is filled has so much of the photo around it in its tile."""
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -41,9 +44,9 @@ class Pass(Protocol):
 
 
 class TilePass:
-    """The native pass: overlapping tiles, of which only those that the mask touches are filled.
+    """The native pass: overlapping tiles, all over the photo to detect, around the mask to fill.
 
-    `offset_px` moves the grid of tiles; the result should hardly change.
+    `offset_px` moves the grid of tiles on which damage is detected; the result should not change.
     """
 
     def __init__(self, generator: TileGenerator, *, offset_px: int = 0) -> None:
@@ -52,7 +55,14 @@ class TilePass:
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
-        plan = self._plan(colour, margin_px=0 if sees_past_overlap else OVERLAP_PX // 2)
+        plan = plan_tiles(
+            *colour.shape[:2],
+            tile_px=TILE_PX,
+            overlap_px=OVERLAP_PX,
+            margin_px=0 if sees_past_overlap else OVERLAP_PX // 2,
+            cell_px=CELL_PX,
+            offset_px=self._offset_px,
+        )
         maps = _in_batches(cut_tiles(colour, plan), self._detect_batch, self._generator.batch_size)
         damage_map = np.empty(colour.shape[:2], np.uint8)
         for top, band in blend_tiles(plan, maps, num_channels=1):
@@ -60,24 +70,13 @@ class TilePass:
         return damage_map
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
-        plan = self._plan(colour)
-        touched = _touched_tiles(colour, mask, see_through, plan)
-        pictures = _in_batches(touched, self._fill_batch, self._generator.batch_size)
+        plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
+        tiles = _cut_damaged_tiles(colour, mask, see_through, plan)
+        pictures = _in_batches(tiles, self._fill_batch, self._generator.batch_size)
         filled = np.zeros(colour.shape, np.uint8)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
-            if mask[top : top + len(band)].any():
-                filled[top : top + len(band)] = _band_to_samples(band)
+            filled[top : top + len(band)] = _band_to_samples(band)
         return filled
-
-    def _plan(self, colour: np.ndarray, *, margin_px: int = 0) -> TilePlan:
-        return plan_tiles(
-            *colour.shape[:2],
-            tile_px=TILE_PX,
-            overlap_px=OVERLAP_PX,
-            margin_px=margin_px,
-            cell_px=CELL_PX,
-            offset_px=self._offset_px,
-        )
 
     def _detect_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
         return self._generator.detect(stack_tiles(tiles))
@@ -107,12 +106,11 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
-def _touched_tiles(
+def _cut_damaged_tiles(
     colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray, plan: TilePlan
-) -> Iterator[DamagedTile | None]:
+) -> Iterator[DamagedTile]:
     planes = (colour, mask[:, :, None], see_through[:, :, None])
-    for tile, tile_mask, tile_see_through in zip(*(cut_tiles(plane, plan) for plane in planes), strict=True):
-        yield (tile, tile_mask, tile_see_through) if tile_mask.any() else None
+    return zip(*(cut_tiles(plane, plan) for plane in planes), strict=True)
 
 
 def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:
@@ -124,30 +122,12 @@ def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: T
 
 
 def _in_batches(
-    items: Iterable[Item | None], compute: Callable[[Sequence[Item]], Tensor], batch_size: int
-) -> Iterator[np.ndarray | None]:
-    """Compute the items, `batch_size` at a time, and pass the Nones between them through, in order.
-
-    compute: items to (N, C, T, T) float32; yields (T, T, C) float32.
-    """
-    waiting: list[Item | None] = []
-    num_waiting = 0
-    for item in items:
-        waiting.append(item)
-        num_waiting += item is not None
-        if num_waiting == batch_size:
-            yield from _answers(waiting, compute)
-            waiting, num_waiting = [], 0
-    yield from _answers(waiting, compute)
-
-
-def _answers(
-    waiting: Sequence[Item | None], compute: Callable[[Sequence[Item]], Tensor]
-) -> Iterator[np.ndarray | None]:
-    batch = [item for item in waiting if item is not None]
-    answers = iter(compute(batch).permute(0, 2, 3, 1).numpy() if batch else ())
-    for item in waiting:
-        yield None if item is None else next(answers)
+    items: Iterable[Item], compute: Callable[[Sequence[Item]], Tensor], batch_size: int
+) -> Iterator[np.ndarray]:
+    """Compute the items, `batch_size` at a time. compute: items to (N, C, T, T) float32; yields (T, T, C) float32."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, batch_size)):
+        yield from compute(batch).permute(0, 2, 3, 1).numpy()
 
 
 def _band_to_samples(band: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
 """Photos to overlapping tiles and back, pure numpy.
 
-Neighbouring tiles are blended with raised-cosine windows, normalised along each axis so that they sum to 1 at every
-pixel. The weights of a pixel are then known without a weight accumulator, and a photo can be blended band by band.
+Where tiles overlap their weights are raised cosines, normalised along each axis so that they sum to 1 at every pixel
+that counts. A pixel's weights are then known without a weight accumulator, and a photo can be blended band by band.
+
+    plan_tiles           all over a photo, on a grid
+    plan_tiles_around    over what a mask covers, wherever it lies
 
 Of a network that looks no farther than a tile's margin, what lies inside the margin does not depend on where the tile
-lies, if tiles are moved by whole cells of the network: `margin_px` and `cell_px`.
+lies, if tiles are moved by whole cells of the network: `margin_px` and `cell_px`. A network that looks farther is given
+tiles that follow the mask: then what it answers depends on the mask, and on no grid.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,25 +18,44 @@ import numpy as np
 
 from restoration.errors import InvalidOption
 
+JOIN_PX = 32
+"""Parts of a mask that are no farther apart are one area, which is not divided between tiles if it fits into one."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A tile along one axis: where it starts, and what share of each coordinate's value is its own.
+
+    weights: (tile_px,) float32 in [0, 1], shorter where the tile reaches beyond the photo.
+    """
+
+    start: int
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TileRow:
+    """Tiles side by side."""
+
+    rows: Span
+    columns: tuple[Span, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class TilePlan:
-    """Where the tiles of a photo lie: one at each (top, left), in row-major order."""
+    """Where the tiles of a photo lie, from top to bottom."""
 
     height_px: int
     width_px: int
     tile_px: int
-    overlap_px: int
-    margin_px: int
-    tops: tuple[int, ...]
-    lefts: tuple[int, ...]
+    tile_rows: tuple[TileRow, ...]
 
     def __len__(self) -> int:
-        return len(self.tops) * len(self.lefts)
+        return sum(len(row.columns) for row in self.tile_rows)
 
     def corners(self) -> Iterator[tuple[int, int]]:
         """The (top, left) of every tile, in the order in which tiles are cut and blended."""
-        return ((top, left) for top in self.tops for left in self.lefts)
+        return ((row.rows.start, column.start) for row in self.tile_rows for column in row.columns)
 
 
 def plan_tiles(
@@ -57,26 +80,44 @@ def plan_tiles(
             f"a {height_px} x {width_px} photo in tiles of {tile_px} px, cells of {cell_px} px: every size must be at "
             "least 1"
         )
-    if not 0 <= overlap_px < tile_px:
-        raise InvalidOption(f"overlap_px is {overlap_px}, expected at least 0 and less than the tile's {tile_px}")
-    if not 0 <= 2 * margin_px <= overlap_px:
-        raise InvalidOption(
-            f"margin_px is {margin_px}, expected at least 0 and at most half the overlap's {overlap_px}"
-        )
+    _expect_overlap(tile_px, overlap_px, margin_px)
     stride_px = tile_px - overlap_px
     if any(extent % cell_px for extent in (tile_px, stride_px, offset_px)):
         raise InvalidOption(
             f"tile, stride and offset are {tile_px}, {stride_px} and {offset_px} px, not multiples of "
             f"the cell's {cell_px}"
         )
-    tops = _starts(height_px, tile_px, stride_px, cell_px, offset_px)
-    lefts = _starts(width_px, tile_px, stride_px, cell_px, offset_px)
-    return TilePlan(height_px, width_px, tile_px, overlap_px, margin_px, tops, lefts)
+
+    def lay(length_px: int) -> list[Span]:
+        starts = _starts(length_px, tile_px, stride_px, cell_px, offset_px)
+        return _share_out(length_px, starts, tile_px, overlap_px, margin_px)
+
+    columns = tuple(lay(width_px))
+    return TilePlan(height_px, width_px, tile_px, tuple(TileRow(rows, columns) for rows in lay(height_px)))
 
 
-def _starts(length_px: int, tile_px: int, stride_px: int, cell_px: int, offset_px: int) -> tuple[int, ...]:
-    last = max(0, -(-(length_px - tile_px) // cell_px) * cell_px)
-    return tuple(sorted({0, *range(offset_px % stride_px, last, stride_px), last}))
+def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int = 128, margin_px: int = 32) -> TilePlan:
+    """Lay tiles over what is set of a mask, (H, W) bool: rows of tiles first, then the tiles of each row.
+
+    An area that fits into a tile with `margin_px` around it is given to a single one along that axis, in its middle as
+    far as the photo's edges allow; several that lie close together share one. A longer area is divided between tiles
+    that overlap by at least `overlap_px`, of which nothing within `margin_px` of an edge is used. The weights sum to 1
+    where the mask is set; elsewhere they may not. Raises InvalidOption for sizes that make no plan.
+    """
+    _expect_overlap(tile_px, overlap_px, margin_px)
+
+    def lay(is_set: np.ndarray) -> list[Span]:
+        return [
+            span
+            for first, end in _areas(is_set, tile_px, margin_px)
+            for span in _spans_over(first, end, len(is_set), tile_px, overlap_px, margin_px)
+        ]
+
+    tile_rows = []
+    for rows in lay(np.logical_or.reduce(mask, axis=1)):
+        owned = mask[rows.start : rows.start + len(rows.weights)][rows.weights > 0.0]
+        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(owned, axis=0)))))
+    return TilePlan(mask.shape[0], mask.shape[1], tile_px, tuple(tile_rows))
 
 
 def cut_tiles(samples: np.ndarray, plan: TilePlan) -> Iterator[np.ndarray]:
@@ -93,52 +134,89 @@ def cut_tiles(samples: np.ndarray, plan: TilePlan) -> Iterator[np.ndarray]:
 
 
 def blend_tiles(
-    plan: TilePlan, tiles: Iterable[np.ndarray | None], *, num_channels: int = 3
+    plan: TilePlan, tiles: Iterable[np.ndarray], *, num_channels: int = 3
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Blend tiles, in the order of `cut_tiles`, into bands of whole rows.
 
-    tiles: (tile_px, tile_px, num_channels) float; None stands for a tile that was not computed and contributes 0: the
-    pixels under it are meant never to be read. Yields (top, band) as soon as rows are final, band (rows, W,
-    num_channels) float32; the bands cover every row once, from top to bottom. Memory is one row of tiles.
+    tiles: (tile_px, tile_px, num_channels) float. Yields (top, band) as soon as rows are final, band (rows, W,
+    num_channels) float32, from top to bottom; no row twice, and every row that a tile lies on. Memory is one row of
+    tiles.
     """
-    row_windows = _windows(plan.height_px, plan.tops, plan)
-    column_windows = _windows(plan.width_px, plan.lefts, plan)
-    ends = (*plan.tops[1:], plan.height_px)
     remaining = iter(tiles)
+    tops = [*(row.rows.start for row in plan.tile_rows), plan.height_px]
     pending = np.zeros((plan.tile_px, plan.width_px, num_channels), np.float32)  # rows from `top` on
-    for top, end, row_window in zip(plan.tops, ends, row_windows, strict=True):
-        for left, column_window in zip(plan.lefts, column_windows, strict=True):
-            tile = next(remaining)
-            if tile is not None:
-                _add_tile(pending[:, left : left + plan.tile_px], tile, row_window, column_window)
-        yield top, pending[: end - top].copy()
-        pending[: plan.tile_px - (end - top)] = pending[end - top :]
-        pending[plan.tile_px - (end - top) :] = 0.0
+    for row, top, next_top in zip(plan.tile_rows, tops[:-1], tops[1:], strict=True):
+        for column in row.columns:
+            _add_tile(pending[:, column.start :], next(remaining), row.rows.weights, column.weights)
+        num_final = min(next_top - top, plan.tile_px)
+        if num_final:
+            yield top, pending[:num_final].copy()
+        pending[: plan.tile_px - num_final] = pending[num_final:]
+        pending[plan.tile_px - num_final :] = 0.0
 
 
-def _add_tile(area: np.ndarray, tile: np.ndarray, row_window: np.ndarray, column_window: np.ndarray) -> None:
-    num_rows, num_columns = len(row_window), len(column_window)  # less than a tile where it reaches beyond the photo
-    weighted = tile[:num_rows, :num_columns] * row_window[:, None, None]
-    weighted *= column_window[:, None]
-    area[:num_rows] += weighted
+def _add_tile(area: np.ndarray, tile: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> None:
+    num_rows, num_columns = len(row_weights), len(column_weights)  # less than a tile where it reaches beyond the photo
+    weighted = tile[:num_rows, :num_columns] * row_weights[:, None, None]
+    weighted *= column_weights[:, None]
+    area[:num_rows, :num_columns] += weighted
 
 
-def _windows(length_px: int, starts: tuple[int, ...], plan: TilePlan) -> list[np.ndarray]:
-    """One window a tile along one axis, float32; where tiles overlap, their windows sum to 1."""
+# --- along one axis ---------------------------------------------------------------------------------------------------
+
+
+def _starts(length_px: int, tile_px: int, stride_px: int, cell_px: int, offset_px: int) -> tuple[int, ...]:
+    last = max(0, -(-(length_px - tile_px) // cell_px) * cell_px)
+    return tuple(sorted({0, *range(offset_px % stride_px, last, stride_px), last}))
+
+
+def _areas(is_set: np.ndarray, tile_px: int, margin_px: int) -> list[tuple[int, int]]:
+    """The (first, end) of each area of (L,) bool that gets tiles of its own."""
+    coordinates = np.flatnonzero(is_set)
+    if not len(coordinates):
+        return []
+    gaps = np.flatnonzero(np.diff(coordinates) > JOIN_PX)
+    firsts, ends = coordinates[np.r_[0, gaps + 1]], coordinates[np.r_[gaps, -1]] + 1
+    areas: list[tuple[int, int]] = []
+    for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+        if areas and _extent(areas[-1][0], end, len(is_set), margin_px) <= tile_px:
+            first, _ = areas.pop()
+        areas.append((first, end))
+    return areas
+
+
+def _extent(first: int, end: int, length_px: int, margin_px: int) -> int:
+    """Of an area with its margins, as far as the photo has any."""
+    return min(end + margin_px, length_px) - max(first - margin_px, 0)
+
+
+def _spans_over(first: int, end: int, length_px: int, tile_px: int, overlap_px: int, margin_px: int) -> Iterator[Span]:
+    """The tiles of one area, whose weights are 0 outside it."""
+    extent_px = max(tile_px, _extent(first, end, length_px, margin_px))
+    num_tiles = 1 + max(0, -(-(extent_px - tile_px) // (tile_px - overlap_px)))
+    origin = max(0, min((first + end - extent_px) // 2, length_px - extent_px))
+    starts = np.linspace(0, extent_px - tile_px, num_tiles).round().astype(int).tolist()
+    for span in _share_out(extent_px, starts, tile_px, overlap_px, margin_px):
+        start = origin + span.start
+        weights = span.weights[: length_px - start].copy()
+        weights[: max(0, first - start)] = 0.0
+        weights[max(0, end - start) :] = 0.0
+        yield Span(start, weights)
+
+
+def _share_out(length_px: int, starts: Iterable[int], tile_px: int, overlap_px: int, margin_px: int) -> list[Span]:
+    """Tiles that together cover a length; where they overlap, their weights sum to 1."""
     total = np.zeros(length_px)
     raw = []
     for start in starts:
-        window = _raised_cosine(start, min(length_px - start, plan.tile_px), length_px, plan)
+        window = _raised_cosine(start, min(length_px - start, tile_px), length_px, overlap_px, margin_px)
         total[start : start + len(window)] += window
-        raw.append(window)
-    return [
-        (window / total[start : start + len(window)]).astype(np.float32)
-        for start, window in zip(starts, raw, strict=True)
-    ]
+        raw.append((start, window))
+    return [Span(start, (window / total[start : start + len(window)]).astype(np.float32)) for start, window in raw]
 
 
-def _raised_cosine(start: int, size_px: int, length_px: int, plan: TilePlan) -> np.ndarray:
-    """0 in the margins, sin² ramps over what is left of the overlap, flat where the tile ends with the photo."""
+def _raised_cosine(start: int, size_px: int, length_px: int, overlap_px: int, margin_px: int) -> np.ndarray:
+    """0 in the margins, sin² ramps over what is left of the overlap, flat where the tile ends with the length."""
     to_near_edge = np.arange(size_px) + 0.5
     to_far_edge = to_near_edge[::-1]
     distance_px = np.full(size_px, np.inf)
@@ -146,12 +224,21 @@ def _raised_cosine(start: int, size_px: int, length_px: int, plan: TilePlan) -> 
         distance_px = np.minimum(distance_px, to_near_edge)
     if start + size_px < length_px:
         distance_px = np.minimum(distance_px, to_far_edge)
-    distance_px = distance_px - plan.margin_px
-    ramp_px = plan.overlap_px - 2 * plan.margin_px
+    distance_px = distance_px - margin_px
+    ramp_px = overlap_px - 2 * margin_px
     if ramp_px == 0:
         return (distance_px > 0).astype(np.float64)
     ramp: np.ndarray = np.sin(np.clip(distance_px / ramp_px, 0.0, 1.0) * (np.pi / 2)) ** 2
     return ramp
+
+
+def _expect_overlap(tile_px: int, overlap_px: int, margin_px: int) -> None:
+    if not 0 <= overlap_px < tile_px:
+        raise InvalidOption(f"overlap_px is {overlap_px}, expected at least 0 and less than the tile's {tile_px}")
+    if not 0 <= 2 * margin_px <= overlap_px:
+        raise InvalidOption(
+            f"margin_px is {margin_px}, expected at least 0 and at most half the overlap's {overlap_px}"
+        )
 
 
 def _expect_size(samples: np.ndarray, plan: TilePlan) -> None:

@@ -3,7 +3,15 @@ import pytest
 from skimage import data
 
 from restoration.errors import InvalidOption
-from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
+
+
+def tops_of(plan: TilePlan) -> tuple[int, ...]:
+    return tuple(row.rows.start for row in plan.tile_rows)
+
+
+def lefts_of(plan: TilePlan) -> tuple[int, ...]:
+    return tuple(column.start for column in plan.tile_rows[0].columns)
 
 
 def blend_whole(plan: TilePlan, tiles, num_channels: int = 3) -> np.ndarray:
@@ -52,15 +60,15 @@ def test_a_real_photo_survives_in_uint8_levels():
 
 def test_tiles_reach_the_far_edges_and_overlap_by_at_least_what_was_asked():
     plan = plan_tiles(1000, 700, tile_px=256, overlap_px=64)
-    assert plan.tops == (0, 192, 384, 576, 744)
-    assert plan.lefts == (0, 192, 384, 444)
+    assert tops_of(plan) == (0, 192, 384, 576, 744)
+    assert lefts_of(plan) == (0, 192, 384, 444)
     assert len(plan) == 20
 
 
 def test_the_offset_moves_the_inner_grid_and_keeps_the_edges():
     plan = plan_tiles(1000, 700, tile_px=256, overlap_px=64, offset_px=96)
-    assert plan.tops == (0, 96, 288, 480, 672, 744)
-    assert plan.lefts == (0, 96, 288, 444)
+    assert tops_of(plan) == (0, 96, 288, 480, 672, 744)
+    assert lefts_of(plan) == (0, 96, 288, 444)
 
 
 def test_a_photo_of_exactly_one_tile_is_cut_once():
@@ -98,23 +106,6 @@ def test_one_tile_more_or_less_bright_leaves_no_step():
     assert (np.diff(row) >= 0).all()
 
 
-def test_a_pixel_whose_tiles_were_all_computed_does_not_miss_the_others():
-    samples = np.random.default_rng(0).random((500, 500, 3), np.float32)
-    plan = plan_tiles(500, 500)
-    corners = list(plan.corners())
-    computed = [
-        tile if top <= 100 < top + 256 and left <= 300 < left + 256 else None
-        for (top, left), tile in zip(corners, cut_tiles(samples, plan), strict=True)
-    ]
-    assert None in computed
-    np.testing.assert_allclose(blend_whole(plan, computed)[100, 300], samples[100, 300], atol=1e-6)
-
-
-def test_no_tile_computed_is_a_photo_of_zeros():
-    plan = plan_tiles(300, 300)
-    assert not blend_whole(plan, [None] * len(plan)).any()
-
-
 def test_tiles_are_taken_only_when_their_band_is_due():
     plan = plan_tiles(2000, 300)
     taken = []
@@ -122,24 +113,24 @@ def test_tiles_are_taken_only_when_their_band_is_due():
     def tiles():
         for corner in plan.corners():
             taken.append(corner)
-            yield None
+            yield np.zeros((256, 256, 3), np.float32)
 
     bands = blend_tiles(plan, tiles())
     next(bands)
-    assert len(taken) == len(plan.lefts)
+    assert len(taken) == len(lefts_of(plan))
 
 
 def test_tiles_start_at_whole_cells_and_the_last_reaches_at_most_a_cell_beyond_the_photo():
     plan = plan_tiles(1000, 700, tile_px=256, overlap_px=128, cell_px=32, offset_px=64)
-    assert plan.tops == (0, 64, 192, 320, 448, 576, 704, 768)
-    assert plan.lefts == (0, 64, 192, 320, 448)
-    assert 0 <= plan.tops[-1] + 256 - 1000 < 32
+    assert tops_of(plan) == (0, 64, 192, 320, 448, 576, 704, 768)
+    assert lefts_of(plan) == (0, 64, 192, 320, 448)
+    assert 0 <= tops_of(plan)[-1] + 256 - 1000 < 32
 
 
 def test_what_reaches_beyond_the_photo_is_mirrored_and_not_given_back():
     samples = np.random.default_rng(0).random((300, 256, 3), np.float32)
     plan = plan_tiles(300, 256, overlap_px=128, cell_px=32)
-    assert plan.tops == (0, 64)
+    assert tops_of(plan) == (0, 64)
     _, last = cut_tiles(samples, plan)
     assert np.array_equal(last[236:], samples[298:278:-1])
     np.testing.assert_allclose(blend_whole(plan, cut_tiles(samples, plan)), samples, atol=1e-6)
@@ -181,6 +172,99 @@ def test_nothing_of_a_tile_s_margin_is_used_but_at_the_photo_s_own_edges():
 def test_sizes_that_make_no_grid_are_refused(wrong):
     with pytest.raises(InvalidOption):
         plan_tiles(**({"height_px": 100, "width_px": 100} | wrong))
+
+
+# --- tiles around a mask ----------------------------------------------------------------------------------------------
+
+
+def random_masks(num_masks: int):
+    rng = np.random.default_rng(11)
+    for _ in range(num_masks):
+        mask = np.zeros(rng.integers(1, 1400, 2), bool)
+        for _ in range(rng.integers(1, 12)):
+            top, left = (int(rng.integers(0, extent)) for extent in mask.shape)
+            height_px, width_px = (int(np.exp(rng.uniform(0, 6.5))) for _ in range(2))
+            mask[top : top + height_px, left : left + width_px] = True
+        yield mask
+
+
+def blend_around(mask: np.ndarray, tiles=None, **sizes) -> np.ndarray:
+    """What `blend_tiles` writes, 0 elsewhere; of tiles of ones, where none are given."""
+    plan = plan_tiles_around(mask, **sizes)
+    ones = (np.ones((plan.tile_px, plan.tile_px, 1), np.float32) for _ in range(len(plan)))
+    blended = np.zeros((*mask.shape, 1), np.float32)
+    for top, band in blend_tiles(plan, ones if tiles is None else tiles, num_channels=1):
+        blended[top : top + len(band)] = band
+    return blended[:, :, 0]
+
+
+@pytest.mark.parametrize("mask", list(random_masks(40)), ids=lambda mask: str(mask.shape))
+def test_weights_of_tiles_around_a_mask_sum_to_one_under_it(mask):
+    np.testing.assert_allclose(blend_around(mask)[mask], 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", list(random_masks(40)), ids=lambda mask: str(mask.shape))
+def test_tiles_around_a_mask_lie_inside_the_photo_unless_it_is_smaller(mask):
+    for top, left in plan_tiles_around(mask).corners():
+        assert 0 <= top <= max(0, mask.shape[0] - 256)
+        assert 0 <= left <= max(0, mask.shape[1] - 256)
+
+
+def test_an_area_that_fits_into_a_tile_lies_in_the_middle_of_one():
+    mask = np.zeros((1000, 1000), bool)
+    mask[400:500, 310:490] = True
+    assert list(plan_tiles_around(mask).corners()) == [(322, 272)]
+
+
+def test_an_area_at_the_photo_s_edge_needs_no_margin_there():
+    mask = np.zeros((1000, 1000), bool)
+    mask[:224, 776:] = True
+    assert list(plan_tiles_around(mask).corners()) == [(0, 744)]
+
+
+def test_areas_that_fit_into_one_tile_share_it_and_others_are_not_divided():
+    mask = np.zeros((300, 1000), bool)
+    mask[100, [100, 250, 340]] = True
+    mask[100, 340:420] = True
+    plan = plan_tiles_around(mask)
+    assert list(plan.corners()) == [(0, 47), (0, 252)]
+    near, far = plan.tile_rows[0].columns
+    assert near.weights[53] == near.weights[203] == far.weights[88] == 1.0
+    assert near.weights.sum() == 151  # from the first to the last that it owns
+
+
+def test_a_long_area_is_divided_between_tiles_that_are_blended():
+    mask = np.zeros((300, 1000), bool)
+    mask[100, 50:950] = True
+    plan = plan_tiles_around(mask)
+    lefts = lefts_of(plan)
+    assert lefts[0] == 50 - 32
+    assert lefts[-1] + 256 == 950 + 32
+    assert max(np.diff(lefts)) <= 128
+    tiles = [np.full((256, 256, 1), float(index), np.float32) for index in range(len(plan))]
+    row = blend_around(mask, tiles)[100, 50:950]
+    assert (np.diff(row) >= -1e-5).all()
+    assert np.diff(row).max() < np.pi / 2 / 64 + 1e-3
+
+
+def test_where_the_tiles_lie_moves_with_the_mask():
+    mask = np.zeros((2000, 2000), bool)
+    mask[300:700, 500:540], mask[600:620, 400:1100] = True, True
+    moved = np.roll(mask, (37, 61), (0, 1))
+    assert [(top + 37, left + 61) for top, left in plan_tiles_around(mask).corners()] == list(
+        plan_tiles_around(moved).corners()
+    )
+
+
+def test_an_empty_mask_needs_no_tiles():
+    assert len(plan_tiles_around(np.zeros((500, 500), bool))) == 0
+    assert not blend_around(np.zeros((500, 500), bool)).any()
+
+
+@pytest.mark.parametrize("wrong", [{"overlap_px": 256}, {"margin_px": 65}, {"margin_px": -1}], ids=str)
+def test_sizes_that_make_no_plan_are_refused(wrong):
+    with pytest.raises(InvalidOption):
+        plan_tiles_around(np.ones((300, 300), bool), **wrong)
 
 
 def test_samples_of_another_size_than_the_plan_are_refused():

@@ -30,7 +30,16 @@ def test_without_overlay_files_every_family_has_cases_too(bank):
 
 def test_clean_cases_are_of_every_photo(bank):
     cases = [case for case in make_cases(PHOTOS, NAMES, bank, num_per_family=1, seed=1) if case.family == "clean"]
-    assert [case.name for case in cases] == NAMES
+    assert sorted(case.name for case in cases) == sorted(NAMES)
+
+
+def test_no_photo_is_shown_twice_before_every_other_was_shown(bank):
+    photos, names = [crop_sample("astronaut", 64)] * 5, [str(index) for index in range(5)]
+    cases = list(make_cases(photos, names, bank, num_per_family=7, seed=2))
+    shown = [case.name for case in cases if case.family == "dust"]
+    assert sorted(shown[:5]) == names
+    assert shown[5:] == shown[:2]
+    assert shown != sorted(shown)
 
 
 def test_heavy_damage_hides_more_than_mixtures_do(bank):

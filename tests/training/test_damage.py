@@ -21,6 +21,7 @@ from training.damage import (
     compress_jpeg,
     damage_mask,
     make_pairs,
+    sharpen,
     soften,
     warp_overlays,
 )
@@ -154,6 +155,15 @@ def test_the_mean_of_nine_neighbours():
 
 
 # --- what is to stay --------------------------------------------------------------------------------------------------
+
+
+def test_sharpening_leaves_plain_areas_and_gives_edges_a_rim():
+    edge = torch.full((1, 3, 8, 16), 0.3)
+    edge[..., 8:] = 0.6
+    sharp = sharpen(edge, torch.Generator().manual_seed(0))
+    assert torch.allclose(sharp[..., [0, 15]], edge[..., [0, 15]])
+    assert (sharp[..., 7] < 0.3).all()
+    assert (sharp[..., 8] > 0.6).all()
 
 
 def test_captions_and_borders_are_in_both_pictures_of_a_pair(photos, bank):

@@ -12,6 +12,7 @@ from training.losses import (
     feature_matching_loss,
     masked_mean,
     patches_of,
+    share_left,
     tversky_loss,
 )
 
@@ -31,6 +32,26 @@ def test_a_masked_mean_is_over_the_samples_under_the_mask():
 
 def test_a_mean_over_nothing_is_0():
     assert masked_mean(plane(3, 4), plane(0, 0)) == 0.0
+
+
+def test_what_is_left_of_the_damage_is_counted_by_sample_and_relative_to_it():
+    mask = torch.ones(2, 1, 1, 4)
+    damage = torch.cat([plane(*[0.48] * 4), plane(*[0.08] * 4)]).expand(-1, 3, -1, -1)
+    half_left = share_left(damage / 2, damage, mask)
+    assert half_left == pytest.approx(0.15 * (0.24 / 0.5 + 0.04 / 0.1) / 2)
+    assert share_left(damage / 4, damage, mask) == pytest.approx(float(half_left) / 2)
+
+
+def test_what_was_not_damaged_counts_when_it_is_not_given_back():
+    nothing = torch.zeros(1, 3, 1, 4)
+    assert share_left(nothing + 0.02, nothing, torch.ones(1, 1, 1, 4)) == pytest.approx(0.15)
+
+
+def test_a_sample_without_a_mask_leaves_nothing():
+    mask = torch.stack([torch.ones(1, 1, 4), torch.zeros(1, 1, 4)])
+    damage = torch.full((2, 3, 1, 4), 0.1)
+    assert share_left(damage, damage, mask) == share_left(damage[:1], damage[:1], mask[:1])
+    assert share_left(damage, damage, torch.zeros_like(mask)) == 0.0
 
 
 def test_a_perfect_map_has_no_tversky_loss():

@@ -7,9 +7,8 @@ from skimage import data
 
 from restoration.device import DeviceGenerator
 from restoration.generator import build_generator
-from training.cases import photo_of
 from training.samples import crop_sample
-from training.seams import difference_of_grids, line_over_median, measure_seams, mirror
+from training.seams import difference_of_cut, difference_of_grids, line_over_median, measure_seams, mirror
 
 NOISE = np.random.default_rng(0).normal(0, 1, (960, 960)).astype(np.float32)
 
@@ -36,12 +35,25 @@ def test_a_photo_is_mirrord_to_a_square():
     assert mirror(data.coffee(), 500).shape == (500, 500, 3)
 
 
-def test_two_grids_of_a_generator_that_looks_at_each_sample_alone_agree(generator):
+def test_where_the_grid_lies_does_not_change_what_is_filled(generator):
+    """The filler sees farther than any overlap; but its tiles follow the mask."""
+    on_device = DeviceGenerator(deepcopy(generator), torch.device("cpu"), "float32")
+    assert np.abs(difference_of_grids(mirror(crop_sample("astronaut", 256), 448), on_device)).max() == 0.0
+
+
+def test_a_photo_that_is_cut_is_filled_anew_where_the_filler_sees_it(generator):
+    on_device = DeviceGenerator(deepcopy(generator), torch.device("cpu"), "float32")
+    difference = difference_of_cut(mirror(crop_sample("astronaut", 256), 448), on_device)
+    assert difference.shape == (448 - 96 - 128,) * 2
+    assert np.abs(difference).max() > 0.0
+
+
+def test_a_generator_that_looks_at_each_sample_alone_fills_a_photo_that_is_cut_alike(generator):
     generator = deepcopy(generator)
     generator.filler.head.weight.data.zero_()
-    generator.filler.head.bias.data.fill_(0.1)  # no level and a half, which either grid may round its own way
-    photo = photo_of(mirror(crop_sample("astronaut", 256), 448))
-    assert np.abs(difference_of_grids(photo, DeviceGenerator(generator, torch.device("cpu"), "float32"))).max() == 0.0
+    generator.filler.head.bias.data.fill_(0.1)  # no level and a half, which either may round its own way
+    on_device = DeviceGenerator(generator, torch.device("cpu"), "float32")
+    assert np.abs(difference_of_cut(mirror(crop_sample("astronaut", 256), 448), on_device)).max() == 0.0
 
 
 def test_the_worst_of_several_photos_is_reported(generator, bank, monkeypatch):
@@ -49,5 +61,5 @@ def test_the_worst_of_several_photos_is_reported(generator, bank, monkeypatch):
     on_device = DeviceGenerator(generator, torch.device("cpu"), "float32")
     photos = [crop_sample("astronaut", 128), crop_sample("coffee", 128)]
     one, two = (measure_seams(photos, bank, on_device, num_photos=number) for number in (1, 2))
-    assert one.keys() == {"mean_levels", "smooth_levels", "line_over_median"}
+    assert set(one) == {"mean_levels", "smooth_levels", "line_over_median", "cut_mean_levels", "cut_smooth_levels"}
     assert all(two[name] >= one[name] >= 0.0 for name in one)

@@ -129,11 +129,33 @@ def test_the_discriminator_judges_nothing_where_the_picture_is_the_damaged_one(b
 
 def test_a_false_alarm_is_to_be_filled_with_what_was_there(bank):
     """A sample that the mask covers wrongly has itself as its target: damaged and clean are equal there."""
-    pairs = pairs_for(DETECT_FILL, DETECT_FILL.phases[1], bank)
+    pairs = pairs_for(DETECT_FILL, dataclasses.replace(FILLER, num_crops=8), bank)
     mask, _ = draw_fill_mask(pairs, ALL_WRONG, seeded(3))
     wrong = (mask > 0) & (pairs.mask == 0) & (pairs.counts > 0)
     assert wrong.any()
     assert (pairs.damaged - pairs.clean).abs()[wrong.expand(-1, 3, -1, -1)].max() < 8 / 255
+
+
+def test_where_samples_count_alike_a_faint_one_weighs_as_much_as_an_opaque_one(bank):
+    """The same share of the damage is left in both; of the levels that are left, most are the opaque one's."""
+    generator, judge = networks_of(DETECT_FILL)
+    clean = torch.full((2, 3, 64, 64), 0.5)
+    damaged = clean.clone()
+    damaged[0, :, 16:48, 16:48] += 0.04
+    damaged[1, :, 16:48, 16:48] += 0.4
+    pairs = pairs_from(damaged, clean)
+    phase = dataclasses.replace(FILLER, see_through_share=1.0, wrong_mask_share=0.0, adversarial=0.0)
+    losses = [
+        run_step(generator, judge, part, dataclasses.replace(phase, samples_count_alike=alike), DETECT_FILL, seeded())
+        for alike in (False, True)
+        for part in (only(pairs, 0), only(pairs, 1))
+    ]
+    faint, opaque, faint_alike, opaque_alike = (float(each.generator.detach()) for each in losses)
+    assert faint_alike / opaque_alike > 2.0 * faint / opaque
+
+
+def only(pairs: Pairs, index: int) -> Pairs:
+    return Pairs(*(plane[index : index + 1] for plane in vars(pairs).values()))
 
 
 # --- the filler's mask ------------------------------------------------------------------------------------------------
