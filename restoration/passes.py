@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from restoration.device import TileGenerator
@@ -24,6 +25,21 @@ CELL_PX = 32
 16 px in ours."""
 FILL_MARGIN_PX = 32
 """What is filled has so much of the photo around it in its tile."""
+SUSPECT_LEVEL = 5
+"""From this level of the map on, a logit of -4, a sample is suspect: it is looked at again, in other orientations."""
+GROWN_PX = 8
+"""And so is what lies so near, into which the damage may reach."""
+LEAST_DOUBT = 1e-7
+"""A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
+
+Turn = Callable[[Tensor], Tensor]
+TURNS: tuple[tuple[Turn, Turn], ...] = (
+    (lambda tiles: tiles, lambda tiles: tiles),
+    (lambda tiles: tiles.rot90(1, (2, 3)), lambda tiles: tiles.rot90(-1, (2, 3))),
+    (lambda tiles: tiles.flip(3), lambda tiles: tiles.flip(3)),
+    (lambda tiles: tiles.transpose(2, 3), lambda tiles: tiles.transpose(2, 3)),
+)
+"""Four of the eight orientations of (N, C, T, T), each with its inverse."""
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -54,19 +70,21 @@ class TilePass:
         self._offset_px = offset_px
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
-        sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
-        plan = plan_tiles(
-            *colour.shape[:2],
-            tile_px=TILE_PX,
-            overlap_px=OVERLAP_PX,
-            margin_px=0 if sees_past_overlap else OVERLAP_PX // 2,
-            cell_px=CELL_PX,
-            offset_px=self._offset_px,
-        )
+        damage_map = self.look_once(colour)
+        suspects = grow(damage_map >= SUSPECT_LEVEL)
+        if suspects.any():
+            plan = self._plan(colour).touching(suspects)
+            tiles = cut_tiles(colour, plan)
+            maps = _in_batches(tiles, self._detect_turned, max(1, self._generator.batch_size // len(TURNS)))
+            _write_map(damage_map, plan, maps, suspects)
+        return damage_map
+
+    def look_once(self, colour: np.ndarray) -> np.ndarray:
+        """The damage map, (H, W) uint8, before what is suspect was looked at again."""
+        plan = self._plan(colour)
         maps = _in_batches(cut_tiles(colour, plan), self._detect_batch, self._generator.batch_size)
         damage_map = np.empty(colour.shape[:2], np.uint8)
-        for top, band in blend_tiles(plan, maps, num_channels=1):
-            damage_map[top : top + len(band)] = _band_to_samples(band)[:, :, 0]
+        _write_map(damage_map, plan, maps)
         return damage_map
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
@@ -78,8 +96,22 @@ class TilePass:
             filled[top : top + len(band)] = _band_to_samples(band)
         return filled
 
+    def _plan(self, colour: np.ndarray) -> TilePlan:
+        sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
+        return plan_tiles(
+            *colour.shape[:2],
+            tile_px=TILE_PX,
+            overlap_px=OVERLAP_PX,
+            margin_px=0 if sees_past_overlap else OVERLAP_PX // 2,
+            cell_px=CELL_PX,
+            offset_px=self._offset_px,
+        )
+
     def _detect_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
         return self._generator.detect(stack_tiles(tiles))
+
+    def _detect_turned(self, tiles: Sequence[np.ndarray]) -> Tensor:
+        return detect_turned(self._generator, stack_tiles(tiles))
 
     def _fill_batch(self, damaged_tiles: Sequence[DamagedTile]) -> Tensor:
         tiles, masks, see_through = zip(*damaged_tiles, strict=True)
@@ -96,7 +128,7 @@ class ResizePass:
         self._generator = generator
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
-        damage_map = self._generator.detect(stack_tiles([_to_one_tile(colour)]))
+        damage_map = detect_turned(self._generator, stack_tiles([_to_one_tile(colour)]))
         return _resize(to_samples(damage_map[0])[:, :, 0], colour.shape[:2], Image.Resampling.BILINEAR)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
@@ -104,6 +136,31 @@ class ResizePass:
         erased = _stack_masks([_mask_of_one_tile(~see_through)])
         picture = to_samples(_fill(self._generator, stack_tiles([_to_one_tile(colour)]), masks, 1.0 - erased)[0])
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
+
+
+def detect_turned(generator: TileGenerator, tiles: Tensor) -> Tensor:
+    """The damage map, (N, 1, T, T), whose logits are the means over several orientations of the tiles, (N, 3, T, T).
+
+    What is damage does not depend on how a photo is held; what a network errs in does.
+    """
+    maps = generator.detect(torch.cat([turn(tiles) for turn, _ in TURNS]))
+    turned_back = [back(each) for (_, back), each in zip(TURNS, torch.chunk(maps, len(TURNS)), strict=True)]
+    return torch.sigmoid(torch.logit(torch.stack(turned_back), eps=LEAST_DOUBT).mean(dim=0))
+
+
+def grow(mask: np.ndarray) -> np.ndarray:
+    """mask: (H, W) bool, and what lies within `GROWN_PX` of it."""
+    grown: np.ndarray = ndimage.maximum_filter(mask, 2 * GROWN_PX + 1)
+    return grown
+
+
+def _write_map(
+    damage_map: np.ndarray, plan: TilePlan, maps: Iterable[np.ndarray], where: np.ndarray | None = None
+) -> None:
+    """Blend maps, (T, T, 1) float32 each, into damage_map, (H, W) uint8; only `where`, (H, W) bool, if it is given."""
+    for top, band in blend_tiles(plan, maps, num_channels=1):
+        rows = slice(top, top + len(band))
+        np.copyto(damage_map[rows], _band_to_samples(band)[:, :, 0], where=True if where is None else where[rows])
 
 
 def _cut_damaged_tiles(

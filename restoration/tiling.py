@@ -32,6 +32,11 @@ class Span:
     start: int
     weights: np.ndarray
 
+    def counting(self) -> slice:
+        """The coordinates of which it has any share."""
+        first, last = np.flatnonzero(self.weights)[[0, -1]].tolist()
+        return slice(self.start + first, self.start + last + 1)
+
 
 @dataclass(frozen=True, eq=False)
 class TileRow:
@@ -56,6 +61,15 @@ class TilePlan:
     def corners(self) -> Iterator[tuple[int, int]]:
         """The (top, left) of every tile, in the order in which tiles are cut and blended."""
         return ((row.rows.start, column.start) for row in self.tile_rows for column in row.columns)
+
+    def touching(self, mask: np.ndarray) -> "TilePlan":
+        """Without the tiles of which nothing that counts lies under the mask, (H, W) bool."""
+        tile_rows = []
+        for row in self.tile_rows:
+            is_set = np.logical_or.reduce(mask[row.rows.counting()], axis=0)
+            if columns := tuple(column for column in row.columns if is_set[column.counting()].any()):
+                tile_rows.append(TileRow(row.rows, columns))
+        return TilePlan(self.height_px, self.width_px, self.tile_px, tuple(tile_rows))
 
 
 def plan_tiles(
@@ -115,8 +129,7 @@ def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int =
 
     tile_rows = []
     for rows in lay(np.logical_or.reduce(mask, axis=1)):
-        owned = mask[rows.start : rows.start + len(rows.weights)][rows.weights > 0.0]
-        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(owned, axis=0)))))
+        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
     return TilePlan(mask.shape[0], mask.shape[1], tile_px, tuple(tile_rows))
 
 

@@ -28,17 +28,20 @@ Stage = Literal["detect", "fill"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
 LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
-TILES_PER_PIXEL = 2 / 128**2
-"""At most, at one scale: detected and filled, tiles of 256 px that overlap by half."""
+TILES_PER_PIXEL = 3 / 128**2
+"""About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them again in four
+orientations, and a good half filled."""
+LEAST_TILES = 5
+"""One, in four orientations, and filled."""
 
 log = structlog.get_logger(__name__)
 
 
 def guess_tiles(num_pixels: int, mode: Mode = "auto") -> int:
-    """How many tiles a photo of so many pixels may take: smaller copies are a third of it again."""
+    """About how many tiles a damaged photo of so many pixels takes: smaller copies are a third of it again."""
     if mode == "resize":
-        return 2
-    return max(2, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1)))
+        return LEAST_TILES
+    return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1)))
 
 
 class JobDropped(Exception):

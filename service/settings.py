@@ -61,9 +61,9 @@ class Settings(BaseSettings):
         default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"
     )
     max_queued_tiles: int = Field(
-        default=100_000,
+        default=150_000,
         ge=1,
-        description="tiles that requests have left to do, about 16,000 for 100 megapixels; more is a 503",
+        description="tiles that requests have left to do, about 24,000 for 100 megapixels; more is a 503",
     )
     max_decoded_pixels: int = Field(
         default=360_000_000,

@@ -174,6 +174,17 @@ def test_sizes_that_make_no_grid_are_refused(wrong):
         plan_tiles(**({"height_px": 100, "width_px": 100} | wrong))
 
 
+def test_only_the_tiles_that_count_for_a_mask_are_kept():
+    plan = plan_tiles(1000, 1000, tile_px=256, overlap_px=128, margin_px=64)
+    mask = np.zeros((1000, 1000), bool)
+    mask[500, 330] = True
+    assert list(plan.touching(mask).corners()) == [(384, 256)]
+    mask[500, 320:450] = True
+    assert list(plan.touching(mask).corners()) == [(384, 256), (384, 384)]
+    assert list(plan.touching(np.ones((1000, 1000), bool)).corners()) == list(plan.corners())
+    assert len(plan.touching(np.zeros((1000, 1000), bool))) == 0
+
+
 # --- tiles around a mask ----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,75 @@
+import numpy as np
+import torch
+from skimage import data
+
+from restoration.device import DeviceGenerator
+from restoration.generator import DetectFill, DetectFillConfig
+from restoration.passes import SUSPECT_LEVEL, TURNS, TilePass, detect_turned, grow
+
+CPU = torch.device("cpu")
+
+
+def detector(*, shift: float) -> DeviceGenerator:
+    """Small and untrained."""
+    torch.manual_seed(0)
+    config = DetectFillConfig(
+        detector_channels=(8, 8, 8), filler_channels=(8, 8, 8, 8), detector_shift=shift, required_evidence=5.5
+    )
+    return DeviceGenerator(DetectFill(config), CPU, "float32")
+
+
+def test_every_turn_has_its_inverse_and_no_two_are_alike():
+    tile = torch.arange(18.0).view(1, 2, 3, 3)
+    turned = [turn(tile) for turn, _ in TURNS]
+    assert all(torch.equal(back(each), tile) for each, (_, back) in zip(turned, TURNS, strict=True))
+    assert len({tuple(each.flatten().tolist()) for each in turned}) == len(TURNS)
+
+
+def test_a_map_of_several_orientations_is_the_mean_of_their_logits():
+    generator, tiles = detector(shift=0.0), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    alone = [torch.logit(back(generator.detect(turn(tiles)))) for turn, back in TURNS]
+    expected = torch.sigmoid(torch.stack(alone).mean(dim=0))
+    torch.testing.assert_close(detect_turned(generator, tiles), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_how_a_tile_is_held_hardly_matters_to_a_map_of_all_its_turns():
+    """The four form no group: of two turned tiles only some orientations are the same."""
+    generator, tiles = detector(shift=0.0), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    once = (generator.detect(tiles) - generator.detect(tiles.flip(3)).flip(3)).abs().mean()
+    turned = (detect_turned(generator, tiles) - detect_turned(generator, tiles.flip(3)).flip(3)).abs().mean()
+    assert 0.0 < turned < once
+
+
+def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
+    colour = data.astronaut()[:300, :300]
+    one_pass = TilePass(detector(shift=2.5))
+    once, again = one_pass.look_once(colour), one_pass.detect(colour)
+    suspects = grow(once >= SUSPECT_LEVEL)
+    assert suspects.any()
+    assert not suspects.all()
+    assert (once != again)[suspects].any()
+    assert np.array_equal(once[~suspects], again[~suspects])
+
+
+def test_where_nothing_is_suspect_one_look_is_all():
+    class Counting:
+        batch_size, detector_radius_px, required_evidence, conditions = 8, 61, 5.5, ()
+        num_tiles = 0
+
+        def detect(self, tiles):
+            self.num_tiles += len(tiles)
+            return torch.zeros(len(tiles), 1, 256, 256)
+
+        def fill(self, tiles, mask, conditions=None):
+            raise AssertionError
+
+    generator = Counting()
+    assert not TilePass(generator).detect(data.astronaut()).any()
+    assert generator.num_tiles == 9
+
+
+def test_suspects_are_grown_to_all_sides():
+    mask = np.zeros((40, 40), bool)
+    mask[20, 20] = True
+    rows, columns = np.nonzero(grow(mask))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 28, 12, 28)
