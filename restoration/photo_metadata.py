@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeGuard
 from PIL import ImageFile
 
 from restoration.photo_tags import (
+    ORIENTATION,
     RATIONAL,
     RESOLUTION_UNIT,
+    SHORT,
     X_RESOLUTION,
     Y_RESOLUTION,
     Tag,
@@ -30,6 +32,14 @@ class Metadata:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+
+    @property
+    def orientation(self) -> int:
+        """How the stored picture is to be turned to be seen, 1 to 8 (EXIF 2.32, 4.6.4); 1, as it is, where no valid tag
+        says."""
+        tag = read_tags(self.exif, (ORIENTATION,)).get(ORIENTATION) if self.exif else None
+        number = tag.numbers()[:1] if isinstance(tag, Tag) and tag.type == SHORT else ()
+        return number[0] if number and 1 <= number[0] <= 8 else 1
 
 
 class OpenedPhoto(NamedTuple):

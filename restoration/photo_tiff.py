@@ -21,6 +21,7 @@ from restoration.photo_tags import (
     EXIF_DIRECTORY,
     GPS_DIRECTORY,
     LONG,
+    ORIENTATION,
     RATIONAL,
     RESOLUTION_UNIT,
     SHORT,
@@ -45,9 +46,8 @@ _RESOLUTION = (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT)
 _TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)  # titles, camera, page, software, date, people, rights
 _WINDOWS = (18246, 18249, 40091, 40092, 40093, 40094, 40095)  # its Explorer's rating, title, comment ...
 _COLOURS = (318, 319)  # white point, primaries
-_ORIENTATION = 274
 _DESCRIPTIVE_TAGS = frozenset(
-    (*_RESOLUTION, *_TEXTS, *_WINDOWS, *_COLOURS, _ORIENTATION, EXIF_DIRECTORY, GPS_DIRECTORY)
+    (*_RESOLUTION, *_TEXTS, *_WINDOWS, *_COLOURS, ORIENTATION, EXIF_DIRECTORY, GPS_DIRECTORY)
 )
 _KEPT_TAGS = _DESCRIPTIVE_TAGS | {_XMP, _IPTC, _PHOTOSHOP, _ICC}
 _LAYOUT_TAGS = frozenset(

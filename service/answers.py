@@ -31,6 +31,11 @@ class RestoreQuery(BaseModel):
         description="the photo; the damage found, as a grey PNG; before and after side by side; "
         "or all of it as multipart/form-data with the parts `restored`, `damage_map` and `info`",
     )
+    preview: bool = Field(
+        default=False,
+        description="with `output=all`: the parts `before` and `after` too, JPEG or PNG of full size, for a browser that "
+        "cannot show the photo's own format",
+    )
     format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(default="same", description="format of the answer")
     quality: int | None = Field(default=None, ge=1, le=100, description="of a lossy answer; unset: as the photo had it")
     sensitivity: float = Field(default=0.5, ge=0.0, le=1.0, description="how readily something counts as damage")
@@ -56,6 +61,8 @@ def check_answerable(query: RestoreQuery) -> None:
     """Raises InvalidOption for parameters that contradict each other; costs nothing, so ask before the upload."""
     if query.output == "damage_map" and (query.format not in ("same", "png") or query.quality is not None):
         raise InvalidOption("a damage map is always a grey PNG; leave `format` and `quality` out")
+    if query.preview and query.output != "all":
+        raise InvalidOption("previews are parts of a form; add output=all, or leave `preview` out")
 
 
 def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
@@ -100,16 +107,27 @@ def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, vers
         "width_px": photo.width_px,
         "height_px": photo.height_px,
         "format": query.photo_format or photo.format,
+        "orientation": photo.metadata.orientation,
         "mode": query.mode,
         "sensitivity": query.sensitivity,
     }
-    return encode_form(
-        {
-            "restored": encode_restored(photo, restoration, query),
-            "damage_map": encode_damage_map(restoration),
-            "info": Answer(json.dumps(info).encode(), "application/json"),
-        }
-    )
+    parts = {
+        "restored": encode_restored(photo, restoration, query),
+        "damage_map": encode_damage_map(restoration),
+        "info": Answer(json.dumps(info).encode(), "application/json"),
+    }
+    if query.preview:
+        parts["before"] = encode_preview(photo, photo.samples, "before")
+        parts["after"] = encode_preview(photo, restoration.samples, "after")
+    return encode_form(parts)
+
+
+def encode_preview(photo: Photo, samples: np.ndarray, name: str) -> Answer:
+    """What every browser shows: JPEG, which is small and soon encoded, else PNG."""
+    try:
+        return Answer(encode_photo(photo, samples, format="jpeg"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
+    except InvalidOption:  # alpha, or a side longer than JPEG can hold
+        return Answer(encode_photo(photo, samples, format="png"), MEDIA_TYPES["png"], f"{name}.png")
 
 
 def encode_form(parts: dict[str, Answer]) -> Answer:

@@ -12,6 +12,7 @@ from service.errors import register_error_handlers
 from service.etags import code_fingerprint
 from service.logs import RequestLogMiddleware
 from service.metrics import MeasuringMiddleware
+from service.page import mount_page
 from service.routes import metrics_router, router
 from service.settings import Settings
 
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if context.settings.metrics_enabled:
         app.include_router(metrics_router)
     mount_docs(app)
+    mount_page(app)
     return app
 
 

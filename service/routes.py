@@ -5,7 +5,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
@@ -181,12 +180,6 @@ def release_state(context: ServiceContext, version: str) -> ReleaseState:
     if reason := context.releases.refused.get(version):
         return ReleaseState(version=version, state="refused", reason=reason)
     return ReleaseState(version=version, state="present")
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> JSONResponse:
-    calls = {"restore": "POST /restore", "models": "/models", "ready": "/readyz", "documentation": "/docs"}
-    return JSONResponse({"service": "photo restoration", "calls": calls})
 
 
 @metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response)

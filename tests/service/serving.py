@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
 from fastapi import FastAPI
@@ -85,7 +86,7 @@ def publish(store: Path) -> str:
     return release.version
 
 
-def wait_until_ready(client: TestClient, timeout_seconds: float = 30.0) -> None:
+def wait_until_ready(client: TestClient | httpx.Client, timeout_seconds: float = 30.0) -> None:
     give_up_at = time.monotonic() + timeout_seconds
     while (answer := client.get("/readyz")).status_code != 200:
         assert time.monotonic() < give_up_at, answer.text

@@ -1,0 +1,45 @@
+// Sentences about a photograph.
+
+export function describe(photo) {
+  switch (photo.state) {
+    case "waiting":
+      return "Waits its turn";
+    case "sending":
+      return `Being sent, ${Math.floor(photo.sent * 100)} %`;
+    case "restoring":
+      return "Being restored";
+    case "paused":
+      return photo.pause;
+    case "failed":
+      return photo.problem.title;
+    case "done":
+      return repaired(photo.result.info);
+  }
+}
+
+export function repaired({ damage_ratio: ratio }) {
+  return ratio === 0 ? "No damage found" : `${percent(ratio)} repaired`;
+}
+
+// The sentence under the photograph.
+export function facts(photo) {
+  const { info } = photo.result;
+  const outcome =
+    info.damage_ratio === 0
+      ? "No damage was found, so the file comes back as it came, byte for byte. If you see some, raise the sensitivity."
+      : `${percent(info.damage_ratio)} of the picture was taken for damage and repaired.`;
+  const size = `${info.width_px.toLocaleString("en")} × ${info.height_px.toLocaleString("en")} pixels`;
+  return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.`;
+}
+
+// The name to save it under: that of the photograph, with the ending of what came back.
+export function restoredName(file, restored) {
+  const ending = restored.name.slice(restored.name.lastIndexOf("."));
+  const given = file.name.match(/\.(jpe?g|png|tiff?|webp)$/i);
+  const stem = given ? file.name.slice(0, given.index) : file.name;
+  return `${stem}_restored${ending}`;
+}
+
+function percent(ratio) {
+  return ratio < 0.001 ? "Less than 0.1 %" : `${(ratio * 100).toFixed(1)} %`;
+}
