@@ -25,22 +25,43 @@ class RestoreQuery(BaseModel):
     mode: Mode = Field(
         default="auto",
         description="`auto` works from coarse to fine, `tile` at full resolution alone, `resize` on a reduced copy",
+        examples=["auto", "tile", "resize"],
     )
     output: Literal["restored", "damage_map", "comparison", "all"] = Field(
         default="restored",
         description="the photo; the damage found, as a grey PNG; before and after side by side; "
         "or all of it as multipart/form-data with the parts `restored`, `damage_map` and `info`",
+        examples=["restored", "damage_map", "comparison", "all"],
     )
     preview: bool = Field(
         default=False,
-        description="with `output=all`: the parts `before` and `after` too, JPEG or PNG of full size, for a browser that "
-        "cannot show the photo's own format",
+        description="with `output=all`: the parts `before` and `after` too, JPEG or PNG of full size, for a browser "
+        "that cannot show the photo's own format",
+        examples=[True],
     )
-    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(default="same", description="format of the answer")
-    quality: int | None = Field(default=None, ge=1, le=100, description="of a lossy answer; unset: as the photo had it")
-    sensitivity: float = Field(default=0.5, ge=0.0, le=1.0, description="how readily something counts as damage")
+    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(
+        default="same", description="format of the answer", examples=["same", "jpeg", "png", "webp", "tiff"]
+    )
+    quality: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="of a lossy answer, that is of JPEG, or WebP; unset: as the photo had it",
+        examples=[90],
+    )
+    sensitivity: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="how readily something counts as damage; 0.6 to 0.8 for badly damaged prints, at the risk of more "
+        "that is none",
+        examples=[0.5, 0.7],
+    )
     release: str | None = Field(
-        default=None, pattern=r"^\d{4,12}$", description="answer only with this release, such as `0007`, else 409"
+        default=None,
+        pattern=r"^\d{4,12}$",
+        description="answer only with this release, else 409",
+        examples=["0001"],
     )
 
     @property

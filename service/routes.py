@@ -11,8 +11,19 @@ from pydantic import BaseModel
 from restoration.photo import MEDIA_TYPES
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
+from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
 from service.etags import etag_of, expect_not_held
+from service.examples import (
+    ALIVE,
+    HEADERS_OF_STATUS,
+    MODELS,
+    PROBLEM_DETAILS,
+    PROBLEM_HEADERS,
+    READY,
+    REQUEST_HEADERS,
+    REQUEST_ID,
+    RESTORED_HEADERS,
+)
 from service.restoring import Restored, Timing
 from service.settings import Settings
 from service.uploads import FORM_FIELDS, Upload, UploadShare, read_upload
@@ -51,28 +62,60 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI description of every problem with one of these statuses."""
     return {
         status: {
-            "description": "; ".join(kind.title for kind in PROBLEM_KINDS.values() if kind.status == status),
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "description": "; ".join(example["summary"] for example in problem_examples(status).values()),
+            "content": {
+                PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": problem_examples(status)}
+            },
+            "headers": {name: header_description(*PROBLEM_HEADERS[name]) for name in HEADERS_OF_STATUS.get(status, ())},
         }
         for status in statuses
     }
 
 
+def problem_examples(status: int) -> dict[str, Any]:
+    return {
+        kind.name: {
+            "summary": kind.title,
+            "value": Problem(
+                type=kind.type,
+                title=kind.title,
+                status=status,
+                detail=PROBLEM_DETAILS[kind.name],
+                request_id=REQUEST_ID,
+            ).model_dump(),
+        }
+        for kind in (*PROBLEM_KINDS.values(), INTERNAL_ERROR)
+        if kind.status == status
+    }
+
+
+def header_description(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+def json_example(value: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": value}}}}
+
+
 BINARY = {"type": "string", "format": "binary"}
+FORM_PROPERTIES = {name: BINARY | {"description": said} for name, said in FORM_FIELDS.items()}
 UPLOAD_DESCRIPTION = {
     "required": True,
     "description": "The photo as the field `image`, or as the raw body. `damage` and `protect` are masks: images of "
     "the photo's size, bright where to restore in any case, or where never to touch.",
     "content": {
-        "multipart/form-data": {
-            "schema": {"type": "object", "required": ["image"], "properties": dict.fromkeys(FORM_FIELDS, BINARY)}
-        },
+        "multipart/form-data": {"schema": {"type": "object", "required": ["image"], "properties": FORM_PROPERTIES}},
         **{media_type: {"schema": BINARY} for media_type in MEDIA_TYPES.values()},
     },
 }
+HEADER_PARAMETERS = [
+    {"name": name, "in": "header", "required": False, **header_description(*said)}
+    for name, said in REQUEST_HEADERS.items()
+]
 RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The restored photo, or what `output` asked for",
+        "headers": {name: header_description(*said) for name, said in RESTORED_HEADERS.items()},
         "content": {media_type: {"schema": BINARY} for media_type in [*MEDIA_TYPES.values(), "multipart/form-data"]},
     }
 }
@@ -82,8 +125,8 @@ RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     "/restore",
     summary="Restore a photo",
     response_class=Response,
-    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 412, 413, 415, 422, 503, 504),
-    openapi_extra={"requestBody": UPLOAD_DESCRIPTION},
+    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 412, 413, 415, 422, 500, 503, 504),
+    openapi_extra={"requestBody": UPLOAD_DESCRIPTION, "parameters": HEADER_PARAMETERS},
 )
 async def restore(request: Request, query: Annotated[RestoreQuery, Query()], context: Context) -> Response:
     """The photo at its own resolution and in its own format; only what was taken for damage is painted.
@@ -146,14 +189,14 @@ def server_timing(timing: Timing) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
 
 
-@router.get("/livez", summary="Is the process alive?", responses=problem_responses(503))
+@router.get("/livez", summary="Is the process alive?", responses=json_example(ALIVE) | problem_responses(503))
 async def livez(context: Context) -> dict[str, str]:
     """Green as soon as the port is open, red when only a restart helps: the device has failed."""
     context.queue.batcher.check_usable()
     return {"status": "alive"}
 
 
-@router.get("/readyz", summary="Can photos be restored?", responses=problem_responses(503))
+@router.get("/readyz", summary="Can photos be restored?", responses=json_example(READY) | problem_responses(503))
 async def readyz(context: Context) -> dict[str, str]:
     """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
     if context.queue.is_draining:
@@ -162,7 +205,7 @@ async def readyz(context: Context) -> dict[str, str]:
     return {"status": "ready", "release": context.releases.restorer().release.version}
 
 
-@router.get("/models", summary="Releases in the store")
+@router.get("/models", summary="Releases in the store", responses=json_example(MODELS))
 def models(context: Context) -> Models:
     """Which release is served, which are there, and why one was refused."""
     active = context.releases.active

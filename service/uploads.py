@@ -14,7 +14,12 @@ from starlette.requests import Request
 
 from service.errors import BadUpload, NoRoomForUpload, UploadTooLarge
 
-FORM_FIELDS = ("image", "damage", "protect")
+FORM_FIELDS = {
+    "image": "the photo",
+    "damage": "a mask, an image of the photo's size: bright where to restore in any case",
+    "protect": "a mask, an image of the photo's size: bright where never to touch",
+}
+"""Name to what it is."""
 # A form has three fields. A few more are let in so that the answer can name the one that is wrong.
 MAX_FORM_PARTS = 8
 MAX_TEXT_PART_BYTES = 4096

@@ -19,5 +19,5 @@ def test_a_missing_file_of_the_documentation_is_a_problem(client: TestClient) ->
     assert missing.headers["content-type"] == "application/problem+json"
 
 
-def test_index_points_to_the_documentation(client: TestClient) -> None:
-    assert client.get("/").json()["calls"]["documentation"] == "/docs"
+def test_the_page_links_to_the_documentation(client: TestClient) -> None:
+    assert '<a href="docs">' in client.get("/").text

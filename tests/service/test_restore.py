@@ -1,12 +1,15 @@
 import email
 import email.policy
+import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
-from .serving import decode, encode, grey_photo, scratched_photo
+from .serving import assert_problem, decode, encode, grey_photo, scratched_photo
 
 
 def test_a_form_upload_comes_back_restored(client: TestClient) -> None:
@@ -109,10 +112,7 @@ def test_a_comparison_shows_before_and_after_side_by_side(client: TestClient) ->
 def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: TestClient) -> None:
     photo = encode(scratched_photo(), "JPEG")
     answer = client.post("/restore?output=all", content=photo)
-    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP)
-    parts = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-    contents = {name: part.get_content() for name, part in parts.items()}
+    contents = read_form(answer)
     assert list(contents) == ["restored", "damage_map", "info"]
     assert contents["restored"] == client.post("/restore", content=photo).content
     assert decode(contents["damage_map"]).shape == (96, 128)
@@ -138,3 +138,37 @@ def test_the_headers_say_who_restored_and_how_long_it_took(client: TestClient) -
         "infer",
         "encode",
     ]
+
+
+@pytest.mark.parametrize(("format", "mode"), [("TIFF", "RGB"), ("TIFF", "RGBA"), ("PNG", "L")])
+def test_previews_show_before_and_after_in_a_format_for_browsers(client: TestClient, format: str, mode: str) -> None:
+    photo = io.BytesIO()
+    Image.fromarray(scratched_photo()).convert(mode).save(photo, format)
+    contents = read_form(client.post("/restore?output=all&preview=true", content=photo.getvalue()))
+    assert list(contents) == ["restored", "damage_map", "info", "before", "after"]
+    before, after = (Image.open(io.BytesIO(contents[name])) for name in ("before", "after"))
+    assert {before.format, after.format} == {"PNG" if mode == "RGBA" else "JPEG"}
+    assert before.size == after.size == (128, 96)
+    assert np.asarray(before)[:, 65:67].mean() > np.asarray(after)[:, 65:67].mean()
+
+
+def test_previews_of_anything_but_all_are_refused(client: TestClient) -> None:
+    assert_problem(client.post("/restore?preview=true", content=encode(scratched_photo())), 422, "invalid-option")
+
+
+@pytest.mark.parametrize(("tag", "told"), [(None, 1), (1, 1), (6, 6), (8, 8), (0, 1), (9, 1)])
+def test_how_the_photo_is_to_be_turned_is_told(client: TestClient, tag: int | None, told: int) -> None:
+    exif = Image.Exif()
+    if tag is not None:
+        exif[274] = tag
+    answer = client.post("/restore?output=all", content=encode(scratched_photo(), "JPEG", exif=exif))
+    assert json.loads(read_form(answer)["info"])["orientation"] == told
+
+
+def read_form(answer: Any) -> dict[str, bytes]:
+    """What a multipart/form-data answer holds, by name."""
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP)
+    return {
+        str(part.get_param("name", header="content-disposition")): part.get_content() for part in message.iter_parts()
+    }

@@ -1,0 +1,208 @@
+"""The examples in the API's documentation are what the service answers: each is caused here, and compared."""
+
+import re
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from service.app import create_app
+from service.errors import INTERNAL_ERROR, PROBLEM_KINDS
+from service.examples import ETAG, PROBLEM_DETAILS, RESTORED_HEADERS
+from service.settings import Settings
+
+from .live import listening
+from .serving import MakeClient, context_of, encode, grey_photo, scratched_photo
+from .test_refusals import SMALL_MASK, png_that_promises
+from .test_restoring import post, slowed, wait_for_jobs
+
+PHOTO = encode(grey_photo())
+TAG = re.compile(r'"[0-9a-f]{64}"')
+
+
+class Causes:
+    """A method for each problem, named as it is; each returns the answer to a request that has it."""
+
+    def __init__(self, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> None:
+        self.make_client = make_client
+        self.monkeypatch = monkeypatch
+        self.store = store
+        self.empty_store = tmp_path
+
+    def bad_upload(self) -> Any:
+        return self.make_client().post("/restore", files={"photo": PHOTO})
+
+    def upload_too_slow(self) -> Any:
+        """Over a socket, because a client for tests has sent everything before the service looks."""
+        with listening(create_app(Settings(model_store=self.store, upload_timeout_seconds=0.5))) as address:
+            host, port = address.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as stalling:
+                stalling.sendall(
+                    b"POST /restore HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n"
+                )
+                answer = b"".join(iter(lambda: stalling.recv(65536), b""))
+        head, body = answer.split(b"\r\n\r\n")
+        return httpx.Response(int(head.split()[1]), content=body)
+
+    def wrong_release(self) -> Any:
+        return self.make_client().post("/restore?release=0099", content=PHOTO)
+
+    def already_held(self) -> Any:
+        client = self.make_client()
+        etag = client.post("/restore", content=PHOTO).headers["etag"]
+        return client.post("/restore", content=PHOTO, headers={"If-None-Match": etag})
+
+    def upload_too_large(self) -> Any:
+        return self.make_client(max_upload_bytes=5000).post("/restore", content=bytes(6000))
+
+    def unsupported_format(self) -> Any:
+        return self.make_client().post("/restore", content=encode(grey_photo(), "GIF"))
+
+    def unsupported_photo(self) -> Any:
+        frames = [Image.fromarray(grey_photo()), Image.fromarray(scratched_photo())]
+        animation = self.empty_store / "moving.png"
+        frames[0].save(animation, save_all=True, append_images=frames[1:])
+        return self.make_client().post("/restore", content=animation.read_bytes())
+
+    def photo_undecodable(self) -> Any:
+        return self.make_client().post("/restore", content=PHOTO[: len(PHOTO) // 2])
+
+    def photo_too_large(self) -> Any:
+        return self.make_client().post("/restore", content=png_that_promises(30_000, 20_000))
+
+    def invalid_option(self) -> Any:
+        return self.make_client().post("/restore", files={"image": PHOTO, "damage": SMALL_MASK})
+
+    def invalid_parameter(self) -> Any:
+        return self.make_client().post("/restore?sensitivity=2", content=PHOTO)
+
+    def not_ready(self) -> Any:
+        return self.make_client(ready=False, model_store=self.empty_store).post("/restore", content=PHOTO)
+
+    def queue_full(self) -> Any:
+        client = self.make_client(max_queued_requests=2)
+        with ThreadPoolExecutor(2) as callers, slowed(client):
+            for _ in range(2):
+                post(callers, client)
+            wait_for_jobs(client, 2)
+            return client.post("/restore", content=PHOTO)
+
+    def no_room_for_upload(self) -> Any:
+        client = self.make_client(max_upload_bytes=5000, max_buffered_bytes=5000)
+        with context_of(client).upload_budget.share() as another_client:
+            another_client.grow(4990)
+            return client.post("/restore", content=PHOTO)
+
+    def draining(self) -> Any:
+        client = self.make_client()
+        context_of(client).queue.drain()
+        return client.post("/restore", content=PHOTO)
+
+    def device_broken(self) -> Any:
+        client = self.make_client()
+
+        def fail(*_: Any) -> torch.Tensor:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+        self.monkeypatch.setattr(context_of(client).releases.restorer().generator, "detect", fail)
+        return client.post("/restore", content=PHOTO)
+
+    def deadline_exceeded(self) -> Any:
+        client = self.make_client(deadline_seconds=0.2)
+        with slowed(client):
+            return client.post("/restore", content=PHOTO)
+
+    def internal_error(self) -> Any:
+        client = self.make_client()
+        self.monkeypatch.setattr("service.restoring.decode_photo", lambda *_: 1 // 0)
+        with structlog.testing.capture_logs():
+            return client.post("/restore", content=PHOTO)
+
+
+@pytest.fixture
+def causes(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, store: Path, tmp_path: Path) -> Causes:
+    return Causes(make_client, monkeypatch, store, tmp_path)
+
+
+def test_every_problem_has_an_example() -> None:
+    kinds = {kind.name for kind in [INTERNAL_ERROR, *PROBLEM_KINDS.values()]}
+    assert kinds - PROBLEM_DETAILS.keys() == {"client-gone"}, "nobody is there to read that one"
+
+
+@pytest.mark.parametrize("name", PROBLEM_DETAILS)
+def test_the_example_of_a_problem_is_what_the_service_answers(causes: Causes, name: str) -> None:
+    cause: Callable[[], Any] = getattr(causes, name.replace("-", "_"))
+    body = cause().json()
+    assert body["type"] == f"urn:photo-restoration:problem:{name}"
+    detail = body["detail"].replace(str(causes.empty_store), "/srv/store")
+    assert TAG.sub(ETAG, detail) == PROBLEM_DETAILS[name]
+
+
+def test_the_documentation_shows_the_example_of_every_problem(client: TestClient) -> None:
+    responses = documented(client, "/restore", "post")["responses"]
+    shown = {
+        name: example["value"]
+        for response in responses.values()
+        for name, example in response["content"].get("application/problem+json", {}).get("examples", {}).items()
+    }
+    assert shown.keys() == PROBLEM_DETAILS.keys()
+    for name, body in shown.items():
+        assert body["type"].endswith(f":{name}")
+        assert body["detail"] == PROBLEM_DETAILS[name]
+
+
+def test_every_parameter_has_a_description_and_an_example_that_is_taken(client: TestClient) -> None:
+    for parameter in documented(client, "/restore", "post")["parameters"]:
+        assert parameter["schema"].get("description") or parameter["description"], parameter["name"]
+        examples = parameter["schema"].get("examples") or [parameter["example"]]
+        for example in examples:
+            if parameter["in"] == "query":
+                needed = {"preview": {"output": "all"}, "quality": {"format": "jpeg"}}.get(parameter["name"], {})
+                answer = client.post("/restore", params={parameter["name"]: example} | needed, content=PHOTO)
+            else:
+                answer = client.post("/restore", headers={parameter["name"]: example}, content=PHOTO)
+            assert answer.status_code == 200, (parameter["name"], answer.text)
+
+
+def test_every_header_of_an_answer_is_documented_and_its_example_has_the_form_it_really_has(client: TestClient) -> None:
+    answer = client.post("/restore", content=encode(scratched_photo()))
+    headers = documented(client, "/restore", "post")["responses"]["200"]["headers"]
+    assert headers.keys() == RESTORED_HEADERS.keys()
+    ours = {name for name in answer.headers if name.startswith("x-") or name in ("etag", "server-timing")}
+    assert ours - {"x-content-type-options"} <= {name.lower() for name in headers}
+    for name, header in headers.items():
+        assert header["description"]
+        assert form_of(header["example"]) == form_of(answer.headers[name]), name
+
+
+def test_whoever_is_to_try_again_is_told_when_in_the_documentation_too(client: TestClient) -> None:
+    responses = documented(client, "/restore", "post")["responses"]
+    assert "Retry-After" in responses["503"]["headers"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/models"])
+def test_the_examples_of_the_other_calls_are_their_answers(client: TestClient, path: str) -> None:
+    content = documented(client, path, "get")["responses"]["200"]["content"]
+    # FastAPI leaves out of its documentation what is null.
+    answer = {name: value for name, value in client.get(path).json().items() if value is not None}
+    for release in answer.get("releases", []):
+        assert release.pop("reason") is None
+    assert content["application/json"]["example"] == answer
+
+
+def documented(client: TestClient, path: str, method: str) -> dict[str, Any]:
+    operation: dict[str, Any] = client.get("/openapi.json").json()["paths"][path][method]
+    return operation
+
+
+def form_of(value: str) -> str:
+    """Numbers and hashes differ from answer to answer."""
+    return re.sub(r"\d+\.\d+", "0.0", re.sub(r"\b[0-9a-f]{16,}\b", "hash", value))
