@@ -15,6 +15,7 @@ from service.metrics import MeasuringMiddleware
 from service.page import mount_page
 from service.routes import metrics_router, router
 from service.settings import Settings
+from service.tracing import trace_requests
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,6 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(metrics_router)
     mount_docs(app)
     mount_page(app)
+    if context.settings.tracing_enabled:
+        trace_requests(app)
     return app
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service import tracing
+
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
 REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
@@ -89,6 +91,19 @@ class Settings(BaseSettings):
         default="console", description="`console` for people, `json` for machines"
     )
     metrics_enabled: bool = Field(default=True, description="serve `/metrics`")
+    tracing_enabled: bool = Field(
+        default=False,
+        description="send spans to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; needs the extra `tracing`",
+    )
+
+    @model_validator(mode="after")
+    def _find_what_traces(self) -> "Settings":
+        if self.tracing_enabled and not tracing.is_installed():
+            raise ValueError(
+                f"{ENV_PREFIX}TRACING_ENABLED=true needs OpenTelemetry, which is not installed; "
+                "pip install 'photo-restoration[tracing]', or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":

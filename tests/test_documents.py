@@ -6,7 +6,7 @@ A command stands in a fenced block whose first words say what a reader may expec
     ```bash refused              runs, and fails: it shows an error
     ```bash not run: REASON      cannot be run here
 
-Blocks of one page run in order, in one folder, which has what the pages speak of: old.jpg and other photos, a model store.
+Blocks of one page run in order, in one folder, which has what the pages speak of: old.jpg and others, a model store.
 """
 
 import os

@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "archive": {"restoration"},
     "benchmarks": {"restoration"},
 }
+EXTRAS = {"training": ("training",), "benchmarks": ("benchmarks",), "service": ("tracing",)}
+"""What a package may import beside the base dependencies; `service` imports its extra only where a setting asks for it."""
 PACKAGES = [name for name in MAY_IMPORT if (REPOSITORY / name).is_dir()]
 
 
@@ -97,7 +99,7 @@ def test_what_serves_knows_no_pickle(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_what_is_imported_from_elsewhere_is_a_declared_dependency(package: str) -> None:
     """Serving installs the base dependencies only, so a package of an extra would be missing there."""
-    declared = declared_distributions(*({package} & {"training", "benchmarks"}))
+    declared = declared_distributions(*EXTRAS.get(package, ()))
     providers = importlib.metadata.packages_distributions()
     undeclared = {
         name.split(".")[0]
