@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"restoration"},
 }
 EXTRAS = {"training": ("training",), "benchmarks": ("benchmarks",), "service": ("tracing",)}
-"""What a package may import beside the base dependencies; `service` imports its extra only where a setting asks for it."""
+"""What a package may import beside the base dependencies; `service` does so only where a setting asks for it."""
 PACKAGES = [name for name in MAY_IMPORT if (REPOSITORY / name).is_dir()]
 
 
