@@ -1,23 +1,39 @@
-"""`python -m service`: serve with the settings from the environment. Exit status 2 for a wrong one."""
+"""`python -m service`: serve with the settings from the environment. Exit status 2 for a wrong one.
+
+`python -m service keys add NAME`: make an API key.
+"""
 
 import os
 import sys
+from collections.abc import Sequence
 
 import structlog
 from pydantic import ValidationError
 
 from restoration.device import choose_device, choose_precision
 from restoration.errors import InvalidOption
+from service.errors import KeysInvalid
+from service.keys_command import KEYS_FILE_VARIABLE, keys_command
 from service.logs import configure_logs
 from service.server import serve
 from service.settings import ENV_PREFIX, Settings, unknown_settings
 
 log = structlog.get_logger(__name__)
 
-EXIT_WRONG_SETTING = 2
+EXIT_WRONG_USE = 2
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
+    match arguments:
+        case []:
+            return serve_with_settings()
+        case ["keys", *rest]:
+            return keys_command(rest)
+    print(f"unknown argument {arguments[0]}; usage: python -m service [keys add NAME]", file=sys.stderr)
+    return EXIT_WRONG_USE
+
+
+def serve_with_settings() -> int:
     try:
         settings = Settings()
         choose_precision(choose_device(settings.device), settings.precision)
@@ -28,7 +44,10 @@ def main() -> int:
     configure_logs(settings)
     for name in unknown_settings(os.environ):
         log.warning("unknown setting ignored; see docs/configuration.md", name=name)
-    serve(settings)
+    try:
+        serve(settings)
+    except KeysInvalid as error:
+        return refuse_to_start([f"{KEYS_FILE_VARIABLE}: {error}; make a key: python -m service keys add NAME"])
     return 0
 
 
@@ -36,7 +55,7 @@ def refuse_to_start(reasons: list[str]) -> int:
     for reason in reasons:
         print(f"cannot start: {reason}", file=sys.stderr)
     print("docs/configuration.md lists every setting", file=sys.stderr)
-    return EXIT_WRONG_SETTING
+    return EXIT_WRONG_USE
 
 
 def explain_validation(error: ValidationError) -> list[str]:
@@ -51,4 +70,4 @@ def explain_validation(error: ValidationError) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -10,6 +10,7 @@ from service.context import ServiceContext
 from service.docs import mount_docs
 from service.errors import register_error_handlers
 from service.etags import code_fingerprint
+from service.headers import SecurityHeadersMiddleware, allow_origins
 from service.logs import RequestLogMiddleware
 from service.metrics import MeasuringMiddleware
 from service.page import mount_page
@@ -19,7 +20,8 @@ from service.tracing import trace_requests
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """`settings` default to the environment's; raises pydantic.ValidationError when those are wrong."""
+    """`settings` default to the environment's; raises pydantic.ValidationError when those are wrong, and KeysInvalid
+    when the file of keys is."""
     context = ServiceContext.assemble(settings or Settings())
     code_fingerprint()  # of the sources that were imported: later they may be others
     app = FastAPI(
@@ -32,9 +34,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.context = context
     register_error_handlers(app)
-    # The one added last is outermost: its log line has the request id and comes after everything was counted.
+    # The one added last is outermost. The log line has the request id and comes after everything was counted; what
+    # browsers are told goes for errors, too.
     app.add_middleware(MeasuringMiddleware, metrics=context.metrics)
     app.add_middleware(RequestLogMiddleware)
+    if context.settings.cors_origins:
+        allow_origins(app, context.settings.cors_origins)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.include_router(router)
     if context.settings.metrics_enabled:
         app.include_router(metrics_router)
@@ -48,13 +54,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ServiceContext = app.state.context
-    loading = asyncio.create_task(context.releases.watch())
+    watches = [asyncio.create_task(context.releases.watch())]
+    if context.keys:
+        watches.append(asyncio.create_task(context.keys.watch()))
     try:
         yield
     finally:
         context.queue.drain()
-        loading.cancel()
-        with suppress(asyncio.CancelledError):
-            await loading
+        for watch in watches:
+            watch.cancel()
+        await asyncio.wait(watches)
         await asyncio.to_thread(context.queue.close)
         await asyncio.to_thread(context.releases.close)

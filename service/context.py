@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.keyring import KeyRing
 from service.metrics import Metrics
 from service.releases import Releases
 from service.restoring import RestoreQueue
@@ -15,6 +16,7 @@ from service.uploads import UploadBudget
 @dataclass(frozen=True)
 class ServiceContext:
     settings: Settings
+    keys: KeyRing | None
     metrics: Metrics
     queue: RestoreQueue
     releases: Releases
@@ -22,10 +24,12 @@ class ServiceContext:
 
     @classmethod
     def assemble(cls, settings: Settings) -> "ServiceContext":
+        """Raises KeysInvalid."""
+        keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
         metrics = Metrics()
         queue = RestoreQueue(settings, metrics)
         releases = Releases(settings, metrics)
-        return cls(settings, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
+        return cls(settings, keys, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
 
 
 def get_context(request: Request) -> ServiceContext:

@@ -11,12 +11,21 @@ ServiceError
 │   ├── Draining               the service is about to stop
 │   └── DeviceBroken           the device cannot be used any more; another instance may do
 ├── AlreadyHeld                the caller has the very answer that this request would get
+├── Unauthenticated            the request does not say whose it is
+│   ├── KeyMissing             it carries no key
+│   └── KeyUnknown             it carries one that is not known
+├── ScopeMissing               the key is not for this
+├── QuotaExceeded              the key was used too much; carries the seconds to wait
+├── ReleasePinned              the settings let no other release be activated
+├── ReleaseRefused             the release to be activated fails its checks
 ├── UploadTooSlow              the body did not arrive in time
-└── DeadlineExceeded           the answer took longer than the limit
+├── DeadlineExceeded           the answer took longer than the limit
+└── KeysInvalid                the file of keys cannot be used; stops the start, never reaches a client
 
 The errors of the domain are in `restoration/errors.py`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +37,7 @@ from starlette.requests import ClientDisconnect
 
 from restoration.errors import (
     InvalidOption,
+    NoRelease,
     PhotoTooLarge,
     PhotoUndecodable,
     UnsupportedFormat,
@@ -35,6 +45,7 @@ from restoration.errors import (
 )
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+REALM = "photo-restoration"
 
 
 class ServiceError(Exception):
@@ -97,6 +108,59 @@ class DeviceBroken(Unavailable):
     """The device cannot be used by this process any more."""
 
 
+class Unauthenticated(ServiceError):
+    """The request does not say whose it is. `challenge` is for WWW-Authenticate (RFC 6750)."""
+
+    challenge = f'Bearer realm="{REALM}"'
+
+
+class KeyMissing(Unauthenticated):
+    """The request carries no key."""
+
+
+class KeyUnknown(Unauthenticated):
+    """The request carries a key that is not known."""
+
+    challenge = f'Bearer realm="{REALM}", error="invalid_token"'
+
+
+class ScopeMissing(ServiceError):
+    """The key is not for this."""
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(f"the key {name!r} has not the scope {scope!r}, which this needs; use another")
+        self.challenge = f'Bearer realm="{REALM}", error="insufficient_scope", scope="{scope}"'
+
+
+class QuotaExceeded(ServiceError):
+    """The key was used too much: the same request will pass after `retry_after_seconds`."""
+
+    def __init__(self, found: str, wait_seconds: float) -> None:
+        self.retry_after_seconds = max(1, math.ceil(wait_seconds))
+        super().__init__(f"{found}; try again in {self.retry_after_seconds} seconds")
+
+
+class ReleasePinned(ServiceError):
+    """The settings let no other release be activated."""
+
+    def __init__(self, asked_for: str, pinned: str) -> None:
+        super().__init__(
+            f"release {asked_for} cannot be activated, because RESTORE_MODEL_VERSION={pinned} pins that one; "
+            "start the service with another setting, or with none"
+        )
+
+
+class ReleaseRefused(ServiceError):
+    """The release to be activated fails its checks; the one before stays."""
+
+    def __init__(self, version: str, reason: str) -> None:
+        super().__init__(f"release {version} cannot be served: {reason}")
+
+
+class KeysInvalid(ServiceError):
+    """The file of keys cannot be read, or is not what it must be."""
+
+
 class UploadTooSlow(ServiceError):
     """The body did not arrive in time."""
 
@@ -123,8 +187,14 @@ INTERNAL_ERROR = ProblemKind(500, "internal-error", "The service failed")
 
 PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     BadUpload: ProblemKind(400, "bad-upload", "The body is not an upload that can be read"),
+    KeyMissing: ProblemKind(401, "key-missing", "A key is needed"),
+    KeyUnknown: ProblemKind(401, "key-unknown", "The key is not known"),
+    ScopeMissing: ProblemKind(403, "scope-missing", "The key is not for this"),
+    NoRelease: ProblemKind(404, "no-release", "There is no such release"),
     UploadTooSlow: ProblemKind(408, "upload-too-slow", "The body did not arrive in time"),
     WrongRelease: ProblemKind(409, "wrong-release", "Another release is active"),
+    ReleasePinned: ProblemKind(409, "release-pinned", "The settings pin another release"),
+    ReleaseRefused: ProblemKind(409, "release-refused", "The release fails its checks"),
     AlreadyHeld: ProblemKind(412, "already-held", "The answer is the one that the caller has"),
     UploadTooLarge: ProblemKind(413, "upload-too-large", "The body has too many bytes"),
     UnsupportedFormat: ProblemKind(415, "unsupported-format", "The format is not on the list"),
@@ -133,6 +203,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     PhotoTooLarge: ProblemKind(422, "photo-too-large", "The photo has too many pixels"),
     InvalidOption: ProblemKind(422, "invalid-option", "An option cannot be had for this photo"),
     RequestValidationError: INVALID_PARAMETER,
+    QuotaExceeded: ProblemKind(429, "quota-exceeded", "The key's quota is used up"),
     ClientDisconnect: ProblemKind(499, "client-gone", "The client went away"),
     NotReady: ProblemKind(503, "not-ready", "No release is being served"),
     QueueFull: ProblemKind(503, "queue-full", "Too much is waiting"),
@@ -185,7 +256,9 @@ def detail_of(error: Exception) -> str:
 
 
 def headers_of(error: Exception) -> dict[str, str]:
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unauthenticated | ScopeMissing):
+        return {"WWW-Authenticate": error.challenge}
+    if isinstance(error, Unavailable | QuotaExceeded):
         return {"Retry-After": str(error.retry_after_seconds)}
     return {"ETag": error.etag} if isinstance(error, AlreadyHeld) else {}
 

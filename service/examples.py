@@ -11,6 +11,15 @@ ETAG = '"7d01b2f3c4a5968778695a4b3c2d1e0f7d01b2f3c4a5968778695a4b3c2d1e0f"'
 PROBLEM_DETAILS: dict[str, str] = {
     "bad-upload": "the form has a field 'photo', but only image, damage, protect are known; options are "
     "query parameters: POST /restore?mode=tile",
+    "key-missing": "a key is needed; send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`",
+    "key-unknown": "the key is none of those that are known here; it may have been replaced",
+    "scope-missing": "the key 'reading-room' has not the scope 'admin', which this needs; use another",
+    "no-release": "the store holds no release 0099; it holds 0001",
+    "release-pinned": "release 0099 cannot be activated, because RESTORE_MODEL_VERSION=0001 pins that one; start the "
+    "service with another setting, or with none",
+    "release-refused": "release 0002 cannot be served: release 0002: manifest.json is that of release 0001; publish it "
+    "again",
+    "quota-exceeded": "the key's requests a minute are used up; try again in 60 seconds",
     "upload-too-slow": "the body did not arrive within 0.5 seconds; send it again",
     "wrong-release": "release 0099 was asked for, but 0001 is active; ask for that, or for none",
     "already-held": f"the answer would be the one with the tag {ETAG}, which If-None-Match names; use that one",
@@ -64,5 +73,12 @@ REQUEST_HEADERS: dict[str, tuple[str, str]] = {
 PROBLEM_HEADERS: dict[str, tuple[str, str]] = {
     "ETag": ("names the answer that the caller has", ETAG),
     "Retry-After": ("seconds after which trying again is worth while", "5"),
+    "WWW-Authenticate": ("what kind of key is needed", 'Bearer realm="photo-restoration"'),
 }
-HEADERS_OF_STATUS: dict[int, tuple[str, ...]] = {412: ("ETag",), 503: ("Retry-After",)}
+HEADERS_OF_STATUS: dict[int, tuple[str, ...]] = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    412: ("ETag",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}

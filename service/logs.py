@@ -43,7 +43,11 @@ def configure_logs(settings: Settings) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # What libraries say at debug level is not for logs: Pillow repeats a photo's tags there.
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
+    for package in ("restoration", "service"):
+        logging.getLogger(package).setLevel(level)
 
 
 def renderers(log_format: str) -> list[structlog.types.Processor]:
@@ -99,6 +103,7 @@ def log_answer(scope: Scope, status: int | None, seconds: float) -> None:
         route=route_template(scope),
         status=status,
         problem=scope.get("problem"),
+        key_name=scope.get("key_name"),
         seconds=round(seconds, 4),
     )
 

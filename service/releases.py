@@ -7,10 +7,10 @@ from pathlib import Path
 
 import structlog
 
-from restoration.errors import ReleaseError, RestorationError
+from restoration.errors import NoRelease, ReleaseError, RestorationError
 from restoration.release import list_releases, read_release
 from restoration.restorer import Restorer
-from service.errors import NotReady, WrongRelease
+from service.errors import NotReady, ReleasePinned, ReleaseRefused, WrongRelease
 from service.metrics import Metrics
 from service.settings import Settings
 from service.threads import call_in
@@ -27,6 +27,9 @@ class Releases:
     A newer one is loaded, warmed up and self-tested in a thread of its own while the other goes on serving, and then
     takes its place: requests in flight finish with the one they began with. `active` and `reason` are replaced as
     wholes, by that thread, and read by the event loop.
+
+    An administrator may activate another one. That decides among the releases that are there: none of those takes its
+    place any more, one that is published later does.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -34,6 +37,7 @@ class Releases:
         self._metrics = metrics
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
+        self._passed_over = -1  # the newest number that was there when an administrator chose
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
         self.reason = "the newest release is being loaded"
@@ -63,6 +67,17 @@ class Releases:
                 log.exception("the model store could not be looked at")
             await asyncio.sleep(self._settings.store_poll_seconds)
 
+    async def activate(self, version: str) -> None:
+        """Serve this release, older or newer than the active one, which stays if that fails.
+
+        Raises NotReady, NoRelease, ReleasePinned and ReleaseRefused.
+        """
+        await call_in(self._loader, self._activate_chosen, version)
+
+    def is_passed_over(self, version: str) -> bool:
+        """Whether an administrator chose an older one."""
+        return self.active is not None and int(self.active.release.version) < int(version) <= self._passed_over
+
     def close(self) -> None:
         """Wait for a load that has begun."""
         self._loader.shutdown(wait=True, cancel_futures=True)
@@ -84,7 +99,20 @@ class Releases:
         """Those that may take the active one's place, newest last."""
         pinned = self._settings.model_version
         served = int(self.active.release.version) if self.active else -1
-        return [version for version in self.present() if pinned in (None, version) and int(version) > served]
+        newest_known = max(served, self._passed_over)
+        return [version for version in self.present() if pinned in (None, version) and int(version) > newest_known]
+
+    def _activate_chosen(self, version: str) -> None:
+        pinned, present = self._settings.model_version, self.present()
+        if pinned not in (None, version):
+            raise ReleasePinned(version, str(pinned))
+        if version not in present:
+            raise NoRelease(f"the store holds no release {version}; it holds {', '.join(present) or 'none'}")
+        if self.active is None or self.active.release.version != version:
+            self._refused_as.pop(version, None)  # whoever asks for it may know that it was mended
+            if not self._try_to_load(version):
+                raise ReleaseRefused(version, self.refused[version])
+        self._passed_over = int(present[-1])
 
     def _try_to_load(self, version: str) -> bool:
         try:

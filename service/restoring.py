@@ -175,16 +175,17 @@ class RestoreQueue:
         upload: Upload,
         query: RestoreQuery,
         client_gone: Callable[[], Coroutine[None, None, None]],
+        charge_photo: Callable[[int], None],
     ) -> Restored:
-        """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, and ClientDisconnect
-        when `client_gone` returns.
+        """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, ClientDisconnect when
+        `client_gone` returns, and whatever `charge_photo` raises, which is given the pixels before any is decoded.
 
         What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
         being restored; decoding or encoding that has begun is finished in the background.
         """
         self.check_open()
         tiles = TileJob()
-        job = asyncio.create_task(self._work(restorer, upload, query, tiles))
+        job = asyncio.create_task(self._work(restorer, upload, query, tiles, charge_photo))
         self._jobs[job] = tiles
         job.add_done_callback(self._finish)
         gone = asyncio.create_task(client_gone())
@@ -206,12 +207,20 @@ class RestoreQueue:
         if not job.cancelled() and (error := job.exception()) is not None:
             log.debug("not restored", error=type(error).__name__)
 
-    async def _work(self, restorer: Restorer, upload: Upload, query: RestoreQuery, tiles: TileJob) -> Restored:
+    async def _work(
+        self,
+        restorer: Restorer,
+        upload: Upload,
+        query: RestoreQuery,
+        tiles: TileJob,
+        charge_photo: Callable[[int], None],
+    ) -> Restored:
         started_seconds = time.perf_counter()
         num_pixels, header_seconds = await call_in(self._headers, measure_upload, upload, self._limits)
         num_tiles, num_ahead = guess_tiles(num_pixels, query.mode), self.num_tiles_left
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
+        charge_photo(num_pixels)
         tiles.num_tiles_left = num_tiles
         generator = SharedGenerator(self.batcher, restorer.generator, tiles)
         lane = self._small if num_pixels <= SMALL_PIXELS else self._large

@@ -4,11 +4,13 @@ import asyncio
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+import structlog
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from restoration.photo import MEDIA_TYPES
+from service.access import Administrator, RestoringCaller, any_caller
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
 from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
@@ -28,6 +30,13 @@ from service.restoring import Restored, Timing
 from service.settings import Settings
 from service.uploads import FORM_FIELDS, Upload, UploadShare, read_upload
 
+log = structlog.get_logger(__name__)
+
+ONLY_OF_ACTIVATION = frozenset({"no-release", "release-pinned", "release-refused"})
+OF_ACTIVATION = ONLY_OF_ACTIVATION | {
+    *("key-missing", "key-unknown", "scope-missing", "quota-exceeded", "invalid-parameter", "not-ready")
+}
+
 router = APIRouter()
 metrics_router = APIRouter()
 
@@ -43,7 +52,7 @@ class Problem(BaseModel):
 
 
 class ReleaseState(BaseModel):
-    """A release in the store; `reason` says why it is refused."""
+    """A release in the store, which is active, refused, passed-over or present; `reason` says why it is not served."""
 
     version: str
     state: str
@@ -58,21 +67,20 @@ class Models(BaseModel):
     releases: list[ReleaseState]
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI description of every problem with one of these statuses."""
+def problem_responses(*statuses: int, of_activation: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of every problem with one of these statuses that the call can have."""
+    examples = {status: problem_examples(status, of_activation) for status in statuses}
     return {
         status: {
-            "description": "; ".join(example["summary"] for example in problem_examples(status).values()),
-            "content": {
-                PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": problem_examples(status)}
-            },
+            "description": "; ".join(example["summary"] for example in examples[status].values()),
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": examples[status]}},
             "headers": {name: header_description(*PROBLEM_HEADERS[name]) for name in HEADERS_OF_STATUS.get(status, ())},
         }
         for status in statuses
     }
 
 
-def problem_examples(status: int) -> dict[str, Any]:
+def problem_examples(status: int, of_activation: bool) -> dict[str, Any]:
     return {
         kind.name: {
             "summary": kind.title,
@@ -85,8 +93,12 @@ def problem_examples(status: int) -> dict[str, Any]:
             ).model_dump(),
         }
         for kind in (*PROBLEM_KINDS.values(), INTERNAL_ERROR)
-        if kind.status == status
+        if kind.status == status and may_have(kind.name, of_activation)
     }
+
+
+def may_have(problem: str, of_activation: bool) -> bool:
+    return problem in OF_ACTIVATION if of_activation else problem not in ONLY_OF_ACTIVATION
 
 
 def header_description(description: str, example: str) -> dict[str, Any]:
@@ -125,10 +137,12 @@ RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     "/restore",
     summary="Restore a photo",
     response_class=Response,
-    responses=RESTORED_DESCRIPTION | problem_responses(400, 408, 409, 412, 413, 415, 422, 500, 503, 504),
+    responses=RESTORED_DESCRIPTION | problem_responses(400, 401, 403, 408, 409, 412, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra={"requestBody": UPLOAD_DESCRIPTION, "parameters": HEADER_PARAMETERS},
 )
-async def restore(request: Request, query: Annotated[RestoreQuery, Query()], context: Context) -> Response:
+async def restore(
+    request: Request, query: Annotated[RestoreQuery, Query()], context: Context, caller: RestoringCaller
+) -> Response:
     """The photo at its own resolution and in its own format; only what was taken for damage is painted.
 
     In PNG, TIFF and lossless WebP every other sample keeps its value; a JPEG or lossy WebP in which anything changed is
@@ -143,7 +157,9 @@ async def restore(request: Request, query: Annotated[RestoreQuery, Query()], con
         upload = await read_in_time(request, context.settings, share)
         etag = await asyncio.to_thread(etag_of, upload, query, restorer)
         expect_not_held(request.headers.getlist("if-none-match"), etag)
-        restored = await context.queue.restore(restorer, upload, query, partial(until_gone, request))
+        restored = await context.queue.restore(
+            restorer, upload, query, partial(until_gone, request), caller.quota.charge_photo
+        )
     return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version, etag))
 
 
@@ -171,7 +187,6 @@ def restored_headers(restored: Restored, version: str, etag: str) -> dict[str, s
         "X-Model-Version": version,
         "X-Damage-Ratio": f"{restored.damage_ratio:.6f}",
         "Server-Timing": server_timing(restored.timing),
-        "X-Content-Type-Options": "nosniff",
     }
     if restored.answer.file_name:
         headers["Content-Disposition"] = f'inline; filename="{restored.answer.file_name}"'
@@ -205,7 +220,12 @@ async def readyz(context: Context) -> dict[str, str]:
     return {"status": "ready", "release": context.releases.restorer().release.version}
 
 
-@router.get("/models", summary="Releases in the store", responses=json_example(MODELS))
+@router.get(
+    "/models",
+    summary="Releases in the store",
+    responses=json_example(MODELS) | problem_responses(401, 429, 503),
+    dependencies=[Depends(any_caller)],
+)
 def models(context: Context) -> Models:
     """Which release is served, which are there, and why one was refused."""
     active = context.releases.active
@@ -216,12 +236,35 @@ def models(context: Context) -> Models:
     )
 
 
+@router.post(
+    "/models/{version}/activate",
+    summary="Serve another release",
+    responses=json_example(MODELS) | problem_responses(401, 403, 404, 409, 422, 429, 503, of_activation=True),
+)
+async def activate(
+    version: Annotated[str, Path(pattern=r"^\d{4,12}$", description="such as `0007`")],
+    context: Context,
+    caller: Administrator,
+) -> Models:
+    """Back to an older release, or forward; needs a key with the scope `admin`.
+
+    It is loaded, warmed up and self-tested first, and if that fails, the active one stays. No other release that is in
+    the store now takes its place any more; one that is published later does, and after a restart the newest is served
+    again. `RESTORE_MODEL_VERSION` pins a release for good, and then no other can be activated.
+    """
+    log.info("activation asked for", version=version, key_name=caller.name)
+    await context.releases.activate(version)
+    return models(context)
+
+
 def release_state(context: ServiceContext, version: str) -> ReleaseState:
     active = context.releases.active
     if active and version == active.release.version:
         return ReleaseState(version=version, state="active")
     if reason := context.releases.refused.get(version):
         return ReleaseState(version=version, state="refused", reason=reason)
+    if context.releases.is_passed_over(version):
+        return ReleaseState(version=version, state="passed-over", reason="an administrator activated an older one")
     return ReleaseState(version=version, state="present")
 
 

@@ -4,17 +4,19 @@
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service import tracing
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
+ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
 
 
@@ -24,11 +26,18 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = Field(
-        default="127.0.0.1", description="address to listen on; anything but loopback needs `ALLOW_ANONYMOUS`"
+        default="127.0.0.1", description="address to listen on; anything but loopback needs keys, or `ALLOW_ANONYMOUS`"
     )
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any free one")
     allow_anonymous: bool = Field(
-        default=False, description="serve callers without a key on addresses other than loopback"
+        default=False, description="without keys, serve everyone on addresses other than loopback, too"
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="file of API keys, see docs/security.md; unset: no key is asked for"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="sites whose pages may call, such as `https://photos.example.org`, with commas between them",
     )
 
     model_store: Path = Field(default=REPOSITORY_MODEL_STORE, description="folder of releases")
@@ -105,12 +114,28 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _name_each_site(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin} is no origin; name each site in full and without a path, https://photos.example.org"
+                )
+        return origins
+
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":
-        if not (self.allow_anonymous or is_loopback(self.host)):
+        if not (self.api_keys_file or self.allow_anonymous or is_loopback(self.host)):
             raise ValueError(
                 f"{ENV_PREFIX}HOST={self.host} can be reached from other machines, and anyone there could restore "
-                f"photos without a key; listen on 127.0.0.1, or set {ENV_PREFIX}ALLOW_ANONYMOUS=true if that is meant"
+                f"photos without a key; set {ENV_PREFIX}API_KEYS_FILE, listen on 127.0.0.1, or set "
+                f"{ENV_PREFIX}ALLOW_ANONYMOUS=true if that is meant"
             )
         return self
 

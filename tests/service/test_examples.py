@@ -1,6 +1,7 @@
 """The examples in the API's documentation are what the service answers: each is caused here, and compared."""
 
 import re
+import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from service.errors import INTERNAL_ERROR, PROBLEM_KINDS
 from service.examples import ETAG, PROBLEM_DETAILS, RESTORED_HEADERS
 from service.settings import Settings
 
+from .key_files import add, bearer
 from .live import listening
 from .serving import MakeClient, context_of, encode, grey_photo, scratched_photo
 from .test_refusals import SMALL_MASK, png_that_promises
@@ -39,6 +41,40 @@ class Causes:
 
     def bad_upload(self) -> Any:
         return self.make_client().post("/restore", files={"photo": PHOTO})
+
+    def key_missing(self) -> Any:
+        return self.guarded_client().get("/models")
+
+    def key_unknown(self) -> Any:
+        return self.guarded_client().get("/models", headers=bearer("rk_made-up"))
+
+    def scope_missing(self) -> Any:
+        return self.guarded_client().post("/models/0001/activate", headers=bearer(self.key))
+
+    def quota_exceeded(self) -> Any:
+        client = self.guarded_client(requests_per_minute=1)
+        client.get("/models", headers=bearer(self.key))
+        return client.get("/models", headers=bearer(self.key))
+
+    def no_release(self) -> Any:
+        return self.guarded_client("admin").post("/models/0099/activate", headers=bearer(self.key))
+
+    def release_pinned(self) -> Any:
+        client = self.guarded_client("admin", settings={"model_version": "0001"})
+        return client.post("/models/0099/activate", headers=bearer(self.key))
+
+    def release_refused(self) -> Any:
+        store = self.empty_store / "store"
+        shutil.copytree(self.store / "0001", store / "0001")
+        client = self.guarded_client("admin", settings={"model_store": store, "store_poll_seconds": 3600})
+        shutil.copytree(self.store / "0001", store / "0002")
+        return client.post("/models/0002/activate", headers=bearer(self.key))
+
+    def guarded_client(self, scopes: str = "restore", settings: dict[str, Any] | None = None, **quota: float) -> Any:
+        """Of a service that knows `self.key` afterwards."""
+        keys_file = self.empty_store / "keys.toml"
+        self.key = add(keys_file, "reading-room", scopes, **quota)
+        return self.make_client(api_keys_file=keys_file, **(settings or {}))
 
     def upload_too_slow(self) -> Any:
         """Over a socket, because a client for tests has sent everything before the service looks."""
@@ -147,16 +183,27 @@ def test_the_example_of_a_problem_is_what_the_service_answers(causes: Causes, na
 
 
 def test_the_documentation_shows_the_example_of_every_problem(client: TestClient) -> None:
-    responses = documented(client, "/restore", "post")["responses"]
+    calls = [documented(client, path, "post") for path in ("/restore", "/models/{version}/activate")]
     shown = {
         name: example["value"]
-        for response in responses.values()
+        for call in calls
+        for response in call["responses"].values()
         for name, example in response["content"].get("application/problem+json", {}).get("examples", {}).items()
     }
     assert shown.keys() == PROBLEM_DETAILS.keys()
     for name, body in shown.items():
         assert body["type"].endswith(f":{name}")
         assert body["detail"] == PROBLEM_DETAILS[name]
+
+
+def test_no_call_is_documented_with_a_problem_of_another(client: TestClient) -> None:
+    def conflicts(path: str) -> set[str]:
+        return set(
+            documented(client, path, "post")["responses"]["409"]["content"]["application/problem+json"]["examples"]
+        )
+
+    assert conflicts("/restore") == {"wrong-release"}
+    assert conflicts("/models/{version}/activate") == {"release-pinned", "release-refused"}
 
 
 def test_every_parameter_has_a_description_and_an_example_that_is_taken(client: TestClient) -> None:

@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 
 from restoration.release import Release
 from restoration.restorer import Restoration, Restorer, restore_photo
+from service.releases import Releases
 
+from .key_files import add, bearer
 from .serving import (
     MakeClient,
     assert_problem,
@@ -251,3 +253,125 @@ def test_a_pinned_release_that_is_missing_is_named(make_client: MakeClient, own_
     while "being loaded" in client.get("/readyz").text:
         pass
     assert "release 0099 is not in" in client.get("/readyz").json()["detail"]
+
+
+class Operator:
+    """An administrator with a client of a service that looks at its store all the time."""
+
+    def __init__(self, make_client: MakeClient, store: Path, **settings: Any) -> None:
+        keys_file = store.parent / "keys.toml"
+        self.key = bearer(add(keys_file, "operator", "admin restore"))
+        self.client = make_client(model_store=store, store_poll_seconds=0.05, api_keys_file=keys_file, **settings)
+        self.client.headers = self.key
+
+    def activate(self, version: str) -> Any:
+        return self.client.post(f"/models/{version}/activate")
+
+    def serves(self) -> str:
+        return str(self.client.post("/restore", content=PHOTO).headers["x-model-version"])
+
+    def states(self) -> dict[str, str]:
+        return {release["version"]: release["state"] for release in self.client.get("/models").json()["releases"]}
+
+    def wait_for_a_look(self) -> None:
+        """Until the store was looked at twice: the first look may have begun before."""
+        looks = Looks(context_of(self.client).releases)
+        for _ in range(2):
+            assert looks.done.acquire(timeout=30)
+        looks.stop()
+
+
+class Looks:
+    def __init__(self, releases: Releases) -> None:
+        self.done = threading.Semaphore(0)
+        self.releases, self.look = releases, releases.load_newest
+        releases.load_newest = self.look_and_tell  # type: ignore[method-assign]
+
+    def look_and_tell(self) -> None:
+        self.look()
+        self.done.release()
+
+    def stop(self) -> None:
+        self.releases.load_newest = self.look  # type: ignore[method-assign]
+
+
+def test_an_administrator_moves_back_and_forward(make_client: MakeClient, own_store: Path) -> None:
+    publish(own_store)
+    operator = Operator(make_client, own_store)
+    assert operator.serves() == "0002"
+    assert operator.activate("0001").json()["active"] == "0001"
+    operator.wait_for_a_look()
+    assert operator.serves() == "0001"
+    assert operator.states() == {"0002": "passed-over", "0001": "active"}
+    assert operator.activate("0002").json()["active"] == "0002"
+    assert operator.serves() == "0002"
+    assert operator.states() == {"0002": "active", "0001": "present"}
+
+
+def test_a_release_published_after_an_administrator_moved_back_takes_over(
+    make_client: MakeClient, own_store: Path
+) -> None:
+    publish(own_store)
+    operator = Operator(make_client, own_store)
+    operator.activate("0001")
+    operator.wait_for_a_look()
+    assert publish(own_store) == "0003"
+    wait_until_active(operator.client, "0003")
+    assert operator.states() == {"0003": "active", "0002": "present", "0001": "present"}
+
+
+def test_activating_the_active_release_passes_newer_ones_over(make_client: MakeClient, own_store: Path) -> None:
+    operator = Operator(make_client, own_store)
+    assert operator.activate("0001").status_code == 200
+    assert reloads(operator.client) == {"activated": 1.0}, "it is not loaded again"
+
+
+def test_a_failed_activation_leaves_the_active_release_serving(make_client: MakeClient, own_store: Path) -> None:
+    shutil.copytree(own_store / "0001", own_store / "0002")
+    (own_store / "0002" / "generator.safetensors").write_bytes(b"not weights")
+    operator = Operator(make_client, own_store)
+    problem = assert_problem(operator.activate("0002"), 409, "release-refused")
+    assert "0002" in problem["detail"]
+    assert operator.serves() == "0001"
+    assert operator.states() == {"0002": "refused", "0001": "active"}
+    assert publish(own_store) == "0003"
+    wait_until_active(operator.client, "0003")
+
+
+def test_a_refused_release_is_tried_again_when_an_administrator_asks(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = Operator(make_client, own_store)
+    publish(own_store)
+    monkeypatch.setattr("service.releases.fingerprint_of", lambda path: ())  # nothing seems to have changed
+    weights = own_store / "0002" / "generator.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(b"not weights")
+    operator.activate("0001")
+    assert_problem(operator.activate("0002"), 409, "release-refused")
+    weights.write_bytes(intact)
+    assert operator.activate("0002").json()["active"] == "0002"
+
+
+def test_a_release_that_is_not_there_cannot_be_activated(make_client: MakeClient, own_store: Path) -> None:
+    operator = Operator(make_client, own_store)
+    problem = assert_problem(operator.activate("0099"), 404, "no-release")
+    assert problem["detail"] == "the store holds no release 0099; it holds 0001"
+
+
+@pytest.mark.parametrize("version", ["1", "newest", "0001x", "%2e%2e", "0" * 13])
+def test_what_is_no_number_of_a_release_cannot_be_activated(
+    make_client: MakeClient, own_store: Path, version: str
+) -> None:
+    operator = Operator(make_client, own_store)
+    problem = assert_problem(operator.activate(version), 422, "invalid-parameter")
+    assert [error["parameter"] for error in problem["errors"]] == ["version"]
+
+
+def test_a_pinned_release_stays_whatever_an_administrator_asks_for(make_client: MakeClient, own_store: Path) -> None:
+    publish(own_store)
+    operator = Operator(make_client, own_store, model_version="0001")
+    problem = assert_problem(operator.activate("0002"), 409, "release-pinned")
+    assert "RESTORE_MODEL_VERSION=0001" in problem["detail"]
+    assert operator.activate("0001").status_code == 200
+    assert operator.serves() == "0001"

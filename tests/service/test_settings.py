@@ -13,7 +13,7 @@ def default_as_shown(name: str) -> str:
     default = Settings.model_fields[name].default
     if default == REPOSITORY_MODEL_STORE:
         return "the repository's `model_store/`"
-    if default is None:
+    if default in (None, ()):
         return "unset"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
@@ -50,9 +50,24 @@ def test_loopback_is_open_to_callers_without_a_key(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
 def test_any_other_address_needs_a_word(host: str) -> None:
-    with pytest.raises(ValidationError, match="RESTORE_ALLOW_ANONYMOUS=true"):
+    with pytest.raises(ValidationError, match=r"RESTORE_API_KEYS_FILE, .*RESTORE_ALLOW_ANONYMOUS=true"):
         Settings(host=host)
     assert Settings(host=host, allow_anonymous=True).host == host
+    assert Settings(host=host, api_keys_file="keys.toml").host == host
+
+
+@pytest.mark.parametrize("separator", [",", ", ", " "])
+def test_sites_come_with_commas_or_spaces_between_them(separator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTORE_CORS_ORIGINS", separator.join(["https://a.example", "http://localhost:5173"]))
+    assert Settings().cors_origins == ("https://a.example", "http://localhost:5173")
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "a.example", "https://*.example", "https://a.example/", "ftp://a.example"]
+)
+def test_a_site_must_be_named_in_full(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin"):
+        Settings(cors_origins=(origin,))
 
 
 def test_the_upload_budget_must_hold_one_upload() -> None:
@@ -71,6 +86,8 @@ def test_misspelt_variables_are_named() -> None:
         ("RESTORE_PORT", "eighty", "RESTORE_PORT=eighty: Input should be a valid integer"),
         ("RESTORE_DEADLINE_SECONDS", "0", "RESTORE_DEADLINE_SECONDS=0: Input should be greater than 0"),
         ("RESTORE_HOST", "0.0.0.0", "RESTORE_HOST=0.0.0.0 can be reached from other machines"),
+        ("RESTORE_API_KEYS_FILE", "/nowhere/keys.toml", "RESTORE_API_KEYS_FILE: /nowhere/keys.toml cannot be read"),
+        ("RESTORE_CORS_ORIGINS", "*", "RESTORE_CORS_ORIGINS=*: Value error, * is no origin"),
         ("RESTORE_DEVICE", "cuda:99", "RESTORE_DEVICE: device cuda:99 is not here"),
     ],
 )
