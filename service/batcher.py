@@ -196,7 +196,10 @@ class TileBatcher:
             log.exception("a batch failed", stage=first.stage)
             self._fail_batch(batch, error)
             return
-        rate = num_tiles / max(time.monotonic() - started_seconds, 1e-6)
+        finally:
+            busy_seconds = time.monotonic() - started_seconds
+            self._metrics.device_busy_seconds.inc(busy_seconds)
+        rate = num_tiles / max(busy_seconds, 1e-6)
         self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
         self._metrics.batch_size.observe(num_tiles)
         self._metrics.tiles.labels(first.stage).inc(num_tiles)

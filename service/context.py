@@ -5,6 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from restoration.device import choose_device
+from service.device_memory import DeviceMemory
+from service.errors import Draining, Unavailable
 from service.keyring import KeyRing
 from service.metrics import Metrics
 from service.releases import Releases
@@ -29,7 +32,25 @@ class ServiceContext:
         metrics = Metrics()
         queue = RestoreQueue(settings, metrics)
         releases = Releases(settings, metrics)
-        return cls(settings, keys, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
+        context = cls(settings, keys, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
+        metrics.requests_limit.set(settings.max_queued_requests)
+        metrics.ready.set_function(lambda: float(context.is_ready()))
+        metrics.registry.register(DeviceMemory(choose_device(settings.device)))
+        return context
+
+    def expect_ready(self) -> str:
+        """The version of the release that is served. Raises Draining, DeviceBroken or NotReady."""
+        if self.queue.is_draining:
+            raise Draining("the service finishes the requests it has, and then stops")
+        self.queue.batcher.check_usable()
+        return self.releases.restorer().release.version
+
+    def is_ready(self) -> bool:
+        try:
+            self.expect_ready()
+        except Unavailable:
+            return False
+        return True
 
 
 def get_context(request: Request) -> ServiceContext:

@@ -33,8 +33,16 @@ class Metrics:
         self.in_progress = Gauge(
             "restore_requests_in_progress", "Photos waiting or in the works", registry=self.registry
         )
+        self.requests_limit = Gauge(
+            "restore_requests_limit",
+            "Photos that may wait or be in the works; one more is refused",
+            registry=self.registry,
+        )
         self.queue_tiles = Gauge("restore_queue_tiles", "Tiles that wait for the device", registry=self.registry)
         self.tiles = Counter("restore_tiles_total", "Tiles computed, by stage", ["stage"], registry=self.registry)
+        self.device_busy_seconds = Counter(
+            "restore_device_busy_seconds_total", "Seconds in which the device computed a batch", registry=self.registry
+        )
         self.batch_size = Histogram(
             "restore_batch_size", "Tiles in a batch", buckets=BATCH_BUCKETS, registry=self.registry
         )
@@ -48,6 +56,9 @@ class Metrics:
         self.reloads = Counter(
             "restore_model_reload_total", "Releases loaded: activated, or refused", ["result"], registry=self.registry
         )
+        for result in ("activated", "refused"):
+            self.reloads.labels(result)  # there from the start: an increase from nothing is none to Prometheus
+        self.ready = Gauge("restore_ready", "1 while photos can be restored, as /readyz has it", registry=self.registry)
         self.model_info = Gauge(
             "restore_model_info", "1 for the release being served", ["version", "sha256"], registry=self.registry
         )

@@ -13,7 +13,7 @@ from restoration.photo import MEDIA_TYPES
 from service.access import Administrator, RestoringCaller, any_caller
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, Draining, UploadTooSlow
+from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, UploadTooSlow
 from service.etags import etag_of, expect_not_held
 from service.examples import (
     ALIVE,
@@ -214,10 +214,7 @@ async def livez(context: Context) -> dict[str, str]:
 @router.get("/readyz", summary="Can photos be restored?", responses=json_example(READY) | problem_responses(503))
 async def readyz(context: Context) -> dict[str, str]:
     """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
-    if context.queue.is_draining:
-        raise Draining("the service finishes the requests it has, and then stops")
-    context.queue.batcher.check_usable()
-    return {"status": "ready", "release": context.releases.restorer().release.version}
+    return {"status": "ready", "release": context.expect_ready()}
 
 
 @router.get(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from fastapi.testclient import TestClient
 
 from .serving import MakeClient, context_of, encode, scratched_photo
@@ -51,3 +53,22 @@ def test_two_services_in_one_process_count_for_themselves(make_client: MakeClien
     one, other = make_client(), make_client()
     one.post("/restore", content=encode(scratched_photo()))
     assert value(other, "restore_pixels_total") == 0
+
+
+def test_readiness_is_a_metric(make_client: MakeClient, tmp_path: Path) -> None:
+    ready, empty = make_client(), make_client(ready=False, model_store=tmp_path)
+    assert (value(ready, "restore_ready"), value(empty, "restore_ready")) == (1, 0)
+    context_of(ready).queue.drain()
+    assert value(ready, "restore_ready") == 0
+
+
+def test_the_queues_limit_and_the_devices_load_can_be_read(make_client: MakeClient) -> None:
+    client = make_client(max_queued_requests=7)
+    client.post("/restore", content=encode(scratched_photo()))
+    assert value(client, "restore_requests_limit") == 7
+    assert value(client, "restore_device_busy_seconds_total") > 0
+    assert "restore_device_memory_used_bytes" in client.get("/metrics").text
+
+
+def test_refused_releases_are_counted_from_zero(client: TestClient) -> None:
+    assert 'restore_model_reload_total{result="refused"} 0.0' in client.get("/metrics").text
