@@ -86,6 +86,31 @@ def publish_release(
     return read_release(store, version)
 
 
+def copy_release(release: Release, store: Path) -> bool:
+    """Copy a release from another store under the number that it has. Returns False, and copies nothing, if the number
+    is no higher than any that this store ever held: it may be another release's.
+
+    Raises ReleaseInvalid if a file is not what the manifest says.
+    """
+    with _incoming(store) as folder:
+        if int(release.version) < _next_number(store):
+            return False
+        for name in release.manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(release.read(name))
+        shutil.copyfile(release.path / MANIFEST, folder / MANIFEST)
+        _fsync_tree(folder)
+        try:
+            folder.rename(store / release.version)
+        except OSError as error:
+            if error.errno in _TAKEN:  # somebody else was copying it, too
+                return False
+            raise
+        _record_number(store, int(release.version))
+        _fsync(store)
+    return True
+
+
 @contextmanager
 def _incoming(store: Path) -> Iterator[Path]:
     """A fresh folder in the store, which is gone afterwards unless it was renamed."""
