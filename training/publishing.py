@@ -1,6 +1,7 @@
 """From a run's checkpoint and its evaluation to a release with its model card."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -208,7 +209,12 @@ def summary_of(report: Path) -> str:
 
 
 def find_code_revision() -> str:
-    """The commit that this code is at, marked when the working tree differs from it; `unknown` outside a checkout."""
+    """The commit that this code is at, marked when the working tree differs from it; `unknown` outside a checkout.
+
+    An image holds no checkout; what it was built from is in CODE_REVISION.
+    """
+    if built_from := os.environ.get("CODE_REVISION"):
+        return built_from
     here = Path(__file__).parent
     try:
         revision = subprocess.run(
