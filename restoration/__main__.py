@@ -10,7 +10,7 @@ from typing import get_args
 
 from restoration.device import PrecisionChoice
 from restoration.errors import InvalidOption, NoRelease, RestorationError
-from restoration.photo import Photo, PhotoFormat, decode_photo, encode_photo
+from restoration.photo import Depth, History, Photo, PhotoFormat, decode_photo
 from restoration.release import read_release
 from restoration.restorer import MODES, RestoreOptions, Restorer
 
@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--damage-map", type=Path, metavar="PNG", help="also write where damage was found, in grey")
     parser.add_argument("--format", choices=FORMATS, help="default: by the new file's name, else the old photo's")
     parser.add_argument("--quality", type=int, help="1 to 100, of a JPEG or WebP; default: as the old photo's")
+    parser.add_argument(
+        "--depth", choices=get_args(Depth), default="same", help="8: write 16-bit samples as 8-bit ones"
+    )
+    parser.add_argument(
+        "--no-history", dest="history", action="store_false", help="write no entry into the XMP's history"
+    )
     parser.add_argument("--model-store", type=Path, default=Path("model_store"), help="default: ./model_store")
     parser.add_argument("--release", metavar="NUMBER", help="such as 0001; default: the newest that works")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
@@ -70,15 +76,23 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     for target in targets:
         _expect_free(target, overwrite=chosen.overwrite)
     photo = decode_photo(chosen.old.read_bytes())
+    if chosen.damage_map is not None and photo.further_pages:
+        raise InvalidOption(f"{chosen.old} has {len(photo.pages)} pages, and a damage map shows one; leave it out")
     restorer = _load_restorer(chosen)
     started_seconds = time.perf_counter()
     restoration = restorer.restore(photo, options)
-    encoded = encode_photo(photo, restoration.samples, format=_format(chosen, photo), quality=chosen.quality)
+    encoded = restoration.encode(
+        photo,
+        format=_format(chosen, photo),
+        quality=chosen.quality,
+        depth=chosen.depth,
+        history=History(restorer.release.version, restoration.damage_ratio) if chosen.history else None,
+    )
     seconds = time.perf_counter() - started_seconds
     _write(chosen.new, encoded)
     if chosen.damage_map is not None:
         _write(chosen.damage_map, restoration.encode_damage_map())
-    found = f"{restoration.damage_ratio:.2%} of the photo restored" if restoration.mask.any() else "no damage found"
+    found = f"{restoration.damage_ratio:.2%} of the photo restored" if restoration.damage_ratio else "no damage found"
     return f"{chosen.new}: {found} with release {restorer.release.version} in {seconds:.1f} seconds"
 
 

@@ -3,7 +3,7 @@
 RestorationError
 ├── PhotoError                 the photo is at fault
 │   ├── UnsupportedFormat      not a format on the list
-│   ├── UnsupportedPhoto       the format is taken, but not this kind of photo (16 bit, CMYK, animation)
+│   ├── UnsupportedPhoto       the format is taken, but not this kind of photo (floating point, animation)
 │   ├── PhotoUndecodable       the bytes are damaged or are not what they claim to be
 │   └── PhotoTooLarge          more pixels, or a longer side, than the limit
 ├── InvalidOption              an option is out of range, or cannot be had for this photo

@@ -1,72 +1,92 @@
 """Bytes to `Photo` and back.
 
 A photo is kept as it is stored: its orientation tag is carried, not applied; its colour profile is carried, not
-converted. What each format keeps, and what it can't, stands at the top of `photo_jpeg`, `photo_png`, `photo_webp` and
-`photo_tiff`. On the way to another format a photo takes its ICC profile, EXIF, XMP and resolution along, each where
-the new format has room for it.
+converted; its samples keep their depth. What each format keeps, and what it can't, stands at the top of `photo_jpeg`,
+`photo_png`, `photo_webp` and `photo_tiff`. On the way to another format a photo takes its ICC profile, EXIF, XMP and
+resolution along, each where the new format has room for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
 
-from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable, UnsupportedPhoto
+from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Samples, bands_of, to_8_bit
+from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
-from restoration.photo_jpeg import JpegTraits, open_jpeg, write_jpeg
+from restoration.photo_jpeg import JpegTraits, open_jpeg, reencode_jpeg, rewrite_jpeg, write_jpeg
 from restoration.photo_kinds import PhotoFormat, recognise_format
-from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
-from restoration.photo_png import PngTraits, open_png, write_png
-from restoration.photo_tiff import TiffTraits, open_tiff, write_tiff
+from restoration.photo_metadata import Metadata, OpenedPhoto
+from restoration.photo_pillow import Plain
+from restoration.photo_png import PngTraits, open_png, rewrite_png, write_png
+from restoration.photo_tiff import TiffTraits, open_tiff, rewrite_tiff, write_tiff
 from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
 
-__all__ = ["MEDIA_TYPES", "Photo", "PhotoFormat", "PhotoLimits", "decode_photo", "encode_photo", "measure_photo"]
+__all__ = [
+    "MEDIA_TYPES",
+    "Depth",
+    "History",
+    "Photo",
+    "PhotoFormat",
+    "PhotoLimits",
+    "count_pixels",
+    "decode_photo",
+    "encode_photo",
+    "measure_photo",
+]
 
-Samples: TypeAlias = NDArray[np.uint8]
 Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits
+Depth: TypeAlias = Literal["same", "8"]
+CheckSize: TypeAlias = Callable[[int, int], None]
 
 MEDIA_TYPES: Mapping[PhotoFormat, str] = MappingProxyType(
     {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
 )
 
-_MODES = ("L", "LA", "RGB", "RGBA")  # by number of channels, less one
-_OTHER_MODES = {"1": "1-bit black and white", "P": "a palette", "PA": "a palette", "I;16": "16-bit grey"}
-_BAND_PX = 256  # rows that are copied or compared at a time, so that no second copy of a photo is made
-# ITU-R BT.601 in 16-bit fixed point, as Pillow has it; the weights sum to 65536, so grey keeps its value.
-_LUMA_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # by number of channels, less one
 
 
 @dataclass(frozen=True)
 class PhotoLimits:
-    """What is decoded at most; checked on the header, before samples are."""
+    """What is decoded at most; checked on the header, before samples are. max_pixels: of all pages together."""
 
     max_pixels: int = 120_000_000
     max_side_px: int = 40_000
+    max_pages: int = 100
 
-    def check(self, height_px: int, width_px: int) -> None:
-        """Raises PhotoTooLarge."""
-        if height_px * width_px > self.max_pixels:
-            raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels")
-        if max(height_px, width_px) > self.max_side_px:
-            raise PhotoTooLarge(height_px, width_px, f"{self.max_side_px:,} pixels a side")
+    def check_size(self) -> CheckSize:
+        """A check for one file: called with the height and width of page after page, it raises PhotoTooLarge."""
+        num_pixels = 0
+
+        def check(height_px: int, width_px: int) -> None:
+            nonlocal num_pixels
+            num_pixels += height_px * width_px
+            if num_pixels > self.max_pixels:
+                raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels")
+            if max(height_px, width_px) > self.max_side_px:
+                raise PhotoTooLarge(height_px, width_px, f"{self.max_side_px:,} pixels a side")
+
+        return check
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """encoded: as it came; samples: (H, W, C) uint8, read-only, in the stored grid, C = 1 grey, 2 grey and alpha,
-    3 RGB, 4 RGBA; metadata and traits: what writing it back alike takes."""
+    """encoded: as it came; samples: (H, W, C) uint8 or uint16, read-only, in the stored grid; colours: what they mean;
+    metadata and traits: what writing it back alike takes; further_pages: of a TIFF of several."""
 
     encoded: bytes = field(repr=False)
     format: PhotoFormat
     samples: Samples = field(repr=False)
+    colours: ColourModel
     metadata: Metadata = field(repr=False)
     traits: Traits = field(repr=False)
+    further_pages: tuple["Photo", ...] = ()
 
     @property
     def height_px(self) -> int:
@@ -76,78 +96,107 @@ class Photo:
     def width_px(self) -> int:
         return int(self.samples.shape[1])
 
-    def colour(self) -> Samples:
-        """(H, W, 3) uint8, what a generator sees: grey on all three channels, alpha left out. A read-only view."""
-        if self.samples.shape[2] >= 3:
-            return self.samples[:, :, :3]
-        return np.broadcast_to(self.samples[:, :, :1], (self.height_px, self.width_px, 3))
+    @property
+    def pages(self) -> tuple["Photo", ...]:
+        """This one and the further ones."""
+        return (self, *self.further_pages)
 
-    def with_colour(self, colour: Samples, mask: NDArray[np.bool_]) -> Samples:
-        """(H, W, C) uint8: `colour`, (H, W, 3) uint8, where `mask`, (H, W) bool, is set, and this photo's samples
-        elsewhere. A grey photo takes the luma; alpha stays."""
+    def colour(self) -> Bytes:
+        """(H, W, 3) uint8, what a generator sees: grey on all three channels, alpha left out. Read-only; a view of the
+        samples where they are 8-bit grey or RGB."""
+        return self.colours.see(self.samples)
+
+    def with_colour(self, colour: Bytes, mask: NDArray[np.bool_], opacities: Bytes | None = None) -> Samples:
+        """(H, W, C) of the photo's kind: `colour`, (H, W, 3) uint8, where `mask`, (H, W) bool, is set, mixed in by
+        `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays, and so does a sample that
+        is seen in that very colour already."""
         samples = self.samples.copy()
-        for rows in _bands(self.height_px):
-            band, painted = mask[rows], colour[rows][mask[rows]]  # painted: (N, 3)
-            if samples.shape[2] >= 3:
-                samples[rows, :, :3][band] = painted
-            else:
-                samples[rows, :, 0][band] = ((painted @ _LUMA_WEIGHTS + 32768) >> 16).astype(np.uint8)
+        for rows in bands_of(self.height_px):
+            if not (band := mask[rows]).any():
+                continue
+            before = self.samples[rows][band]  # (N, C)
+            seen, painted = self.colours.see(before[None])[0], colour[rows][band]
+            shares = np.full(len(before), 255, np.uint8) if opacities is None else opacities[rows][band]
+            after = self.colours.paint(painted, before, shares)
+            samples[rows][band] = np.where((painted == seen).all(axis=1, keepdims=True), before, after)
         return samples
 
 
 def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
-    """Raises UnsupportedFormat (not JPEG, PNG, WebP or TIFF), UnsupportedPhoto (not 8-bit grey or RGB, or more than one
-    picture), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG with several pictures (MPO)
-    the first is the photo. Damage inside a JPEG's, WebP's or TIFF's picture that still decodes can't be noticed."""
+    """Raises UnsupportedFormat (not JPEG, PNG, WebP or TIFF), UnsupportedPhoto (samples that are no whole numbers, an
+    animation, too many pages), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG with
+    several pictures (MPO) the first is the photo. Damage inside a JPEG's, WebP's or TIFF's picture that still decodes
+    can't be noticed."""
     format_ = recognise_format(encoded)
-    limits = limits or PhotoLimits()
     with _as_photo_errors(format_):
-        opened = _OPENERS[format_](encoded, limits.check)
-        _check_kind(opened.file)
-        samples = _read_samples(opened.file)
-        metadata = read_metadata(opened.file.info, opened.exif)
-    return Photo(encoded, format_, samples, metadata, opened.traits)
+        first, *further = [
+            Photo(encoded, format_, _read_only(page.read_samples()), page.colours, page.metadata, page.traits)
+            for page in _open_pages(encoded, format_, limits or PhotoLimits())
+        ]
+    return replace(first, further_pages=tuple(further))
 
 
 def measure_photo(encoded: bytes, limits: PhotoLimits | None = None) -> tuple[int, int]:
-    """Height and width in pixels, as the header has them; nothing is decoded. Raises as `decode_photo` does for what a
-    header can tell: not for a kind that is not supported, nor for damage behind it."""
+    """Height and width in pixels of the first page, as the header has them; nothing is decoded. Raises as
+    `decode_photo` does for what a header can tell."""
     format_ = recognise_format(encoded)
-    limits = limits or PhotoLimits()
     with _as_photo_errors(format_):
-        width_px, height_px = _OPENERS[format_](encoded, limits.check).file.size
-    return height_px, width_px
+        first = _open_pages(encoded, format_, limits or PhotoLimits())[0]
+    return first.height_px, first.width_px
+
+
+def count_pixels(encoded: bytes, limits: PhotoLimits | None = None) -> int:
+    """Of all pages together. Raises as `measure_photo` does."""
+    format_ = recognise_format(encoded)
+    with _as_photo_errors(format_):
+        return sum(page.height_px * page.width_px for page in _open_pages(encoded, format_, limits or PhotoLimits()))
 
 
 def encode_photo(
-    photo: Photo, samples: Samples, *, format: PhotoFormat | None = None, quality: int | None = None
+    photo: Photo,
+    samples: Samples,
+    *,
+    further_pages: Sequence[Samples] = (),
+    format: PhotoFormat | None = None,
+    quality: int | None = None,
+    depth: Depth = "same",
+    history: History | None = None,
 ) -> bytes:
-    """`samples`, (H, W, C) uint8 with the photo's C, as a file like the one that the photo came in; that very file if
-    they are the photo's own and nothing else is asked for. H and W may differ from the photo's.
+    """`samples`, (H, W, C) of the photo's kind, as a file like the one that the photo came in; that very file if they
+    are the photo's own and nothing else is asked for. H and W may differ from the photo's, but for its pages.
 
-    format: another format instead. To JPEG of quality 95, 4:4:4; to WebP lossless if the photo came lossless, else of
-    quality 95; to TIFF by deflate. quality: 1 to 100, for JPEG, and for WebP, which it makes lossy.
-    Raises InvalidOption: a quality out of range or for PNG or TIFF; alpha to JPEG; too many pixels a side."""
+    further_pages: the samples of the photo's further pages. format: another format instead. To JPEG of quality 95,
+    4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate. quality: 1 to 100, for
+    JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones. history: an entry for the
+    file's XMP, written if any sample has changed.
+    Raises InvalidOption: a quality out of range or for PNG or TIFF; a format that can't hold the photo."""
     target = format or photo.format
-    _check_options(photo, samples, target, quality)
-    if target == photo.format and quality is None and _are_equal(samples, photo.samples):
+    all_samples = (samples, *further_pages)
+    _expect_alike(photo, all_samples)
+    _check_quality(quality, target)
+    is_deeper = depth == "8" and any(page.dtype != np.uint8 for page in all_samples)
+    is_converted = target != photo.format or quality is not None or is_deeper
+    is_changed = not all(_are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
+    if not is_converted and not is_changed:
         return photo.encoded
-    picture = _to_picture(samples)
-    traits = photo.traits if target == photo.format else None
-    match target:
+    if not is_changed:
+        history = None
+    if not is_converted and samples.shape == photo.samples.shape:
+        return _rewrite(photo, all_samples, history)
+    return _write(photo, all_samples, target, quality, depth, history)
+
+
+def _open_pages(encoded: bytes, format_: PhotoFormat, limits: PhotoLimits) -> Sequence[OpenedPhoto]:
+    check_size = limits.check_size()
+    match format_:
         case "jpeg":
-            return write_jpeg(picture, photo.metadata, traits if isinstance(traits, JpegTraits) else None, quality)
+            return [open_jpeg(encoded, check_size)]
         case "png":
-            return write_png(picture, photo.metadata, traits if isinstance(traits, PngTraits) else None)
+            return [open_png(encoded, check_size)]
         case "webp":
-            return write_webp(picture, photo.metadata, is_lossless=_came_lossless(photo), quality=quality)
+            return [open_webp(encoded, check_size)]
         case "tiff":
-            return write_tiff(picture, photo.metadata, traits if isinstance(traits, TiffTraits) else None)
-
-
-_OPENERS: Mapping[PhotoFormat, Callable[[bytes, Callable[[int, int], None]], OpenedPhoto]] = MappingProxyType(
-    {"jpeg": open_jpeg, "png": open_png, "webp": open_webp, "tiff": open_tiff}
-)
+            return open_tiff(encoded, check_size, limits.max_pages)
 
 
 @contextmanager
@@ -157,7 +206,7 @@ def _as_photo_errors(format_: PhotoFormat) -> Iterator[None]:
     except (PhotoError, MemoryError):
         raise
     except Exception as error:
-        # Pillow's readers raise a dozen kinds on damaged files: OSError, SyntaxError, ValueError, struct.error,
+        # The readers raise a dozen kinds on damaged files: OSError, SyntaxError, ValueError, struct.error,
         # EOFError, KeyError, TypeError, IndexError, OverflowError, zlib.error, UnicodeError, RuntimeError ...
         raise PhotoUndecodable(
             f"the {format_.upper()} can't be decoded ({error}): it is damaged, truncated, or of a rare kind; "
@@ -165,41 +214,69 @@ def _as_photo_errors(format_: PhotoFormat) -> Iterator[None]:
         ) from error
 
 
-def _check_kind(file: ImageFile.ImageFile) -> None:
-    if getattr(file, "is_animated", False):
-        raise UnsupportedPhoto(f"the {file.format} has more than one page or frame; send them one by one")
-    if file.mode not in _MODES:
-        raise UnsupportedPhoto(
-            f"the {file.format} holds {_OTHER_MODES.get(file.mode, file.mode)} samples, but only 8-bit grey and RGB "
-            "are taken, with or without alpha; convert it"
-        )
-
-
-def _read_samples(file: ImageFile.ImageFile) -> Samples:
-    file.load()
-    width_px, height_px = file.size
-    samples = np.empty((height_px, width_px, len(file.getbands())), np.uint8)
-    for rows in _bands(height_px):
-        band = np.asarray(file.crop((0, rows.start, width_px, rows.stop)))
-        samples[rows] = band.reshape(samples[rows].shape)
+def _read_only(samples: Samples) -> Samples:
     samples.flags.writeable = False
     return samples
-
-
-def _bands(height_px: int) -> Iterator[slice]:
-    return (slice(top, min(top + _BAND_PX, height_px)) for top in range(0, height_px, _BAND_PX))
 
 
 def _are_equal(samples: Samples, others: Samples) -> bool:
     if samples is others:
         return True
     return samples.shape == others.shape and all(
-        np.array_equal(samples[rows], others[rows]) for rows in _bands(samples.shape[0])
+        np.array_equal(samples[rows], others[rows]) for rows in bands_of(samples.shape[0])
     )
 
 
-def _to_picture(samples: Samples) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
+def _rewrite(photo: Photo, all_samples: Sequence[Samples], history: History | None) -> bytes:
+    """In the photo's own format and kind, keeping of its file whatever can be kept."""
+    samples = all_samples[0]
+    match photo.traits:
+        case JpegTraits() as traits:
+            return rewrite_jpeg(photo.encoded, traits, to_8_bit(photo.samples), to_8_bit(samples), history)
+        case PngTraits() as traits:
+            return rewrite_png(samples, traits, history)
+        case WebpTraits():
+            return write_webp(_plain(photo, samples), _metadata(photo, history), is_lossless=True)
+        case TiffTraits():
+            pages = [(page.traits, page.samples) for page in photo.pages if isinstance(page.traits, TiffTraits)]
+            return rewrite_tiff(photo.encoded, pages, all_samples, history)
+
+
+def _write(
+    photo: Photo,
+    all_samples: Sequence[Samples],
+    target: PhotoFormat,
+    quality: int | None,
+    depth: Depth,
+    history: History | None,
+) -> bytes:
+    """Anew, from samples and metadata alone; a JPEG as JPEG keeps all but its tables."""
+    plains = [_plain(page, samples, depth) for page, samples in zip(photo.pages, all_samples, strict=True)]
+    plain, metadata = plains[0], _metadata(photo, history)
+    _check_target(photo, plains, target)
+    match target:
+        case "jpeg":
+            if isinstance(photo.traits, JpegTraits):
+                return reencode_jpeg(plain, photo.traits, quality, history)
+            return write_jpeg(plain, metadata, quality)
+        case "png":
+            return write_png(plain, metadata)
+        case "webp":
+            return write_webp(plain, metadata, is_lossless=_came_lossless(photo), quality=quality)
+        case "tiff":
+            further = [page.metadata for page in photo.further_pages]
+            return write_tiff(list(zip(plains, (metadata, *further), strict=True)))
+
+
+def _plain(photo: Photo, samples: Samples, depth: Depth = "same") -> Plain:
+    plain = photo.colours.spell_out(samples)
+    if depth == "8":
+        plain = to_8_bit(plain)
+    return Plain(plain, "CMYK" if isinstance(photo.colours, Cmyk) else _PLAIN_MODES[plain.shape[2] - 1])
+
+
+def _metadata(photo: Photo, history: History | None) -> Metadata:
+    return replace(photo.metadata, xmp=add_history(photo.metadata.xmp, history)) if history else photo.metadata
 
 
 def _came_lossless(photo: Photo) -> bool:
@@ -212,18 +289,36 @@ def _came_lossless(photo: Photo) -> bool:
             return is_lossless
 
 
-def _check_options(photo: Photo, samples: Samples, target: PhotoFormat, quality: int | None) -> None:
-    if samples.ndim != 3 or samples.dtype != np.uint8 or samples.shape[2] != photo.samples.shape[2]:
-        raise ValueError(
-            f"samples are {samples.shape} {samples.dtype}; (H, W, {photo.samples.shape[2]}) uint8 expected"
-        )
+def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:
+    if len(all_samples) != len(photo.pages):
+        raise ValueError(f"samples of {len(all_samples)} pages, but the photo has {len(photo.pages)}")
+    for page, samples in zip(photo.pages, all_samples, strict=True):
+        own = page.samples
+        if samples.ndim != 3 or samples.dtype != own.dtype or samples.shape[2] != own.shape[2]:
+            raise ValueError(
+                f"samples are {samples.shape} {samples.dtype}; (H, W, {own.shape[2]}) {own.dtype} expected"
+            )
+
+
+def _check_quality(quality: int | None, target: PhotoFormat) -> None:
     if quality is not None and target in ("png", "tiff"):
         raise InvalidOption(f"quality={quality} was asked for, but {target} is written losslessly; leave quality out")
     if quality is not None and not 1 <= quality <= 100:
         raise InvalidOption(f"quality={quality} was asked for; it goes from 1 to 100")
-    has_alpha = samples.shape[2] in (2, 4)
-    if target == "jpeg" and has_alpha:
+
+
+def _check_target(photo: Photo, plains: Sequence[Plain], target: PhotoFormat) -> None:
+    samples, mode = plains[0]
+    if len(plains) > 1 and target != "tiff":
+        raise InvalidOption(f"the photo has {len(plains)} pages, but {target} holds one; ask for tiff")
+    if samples.dtype != np.uint8 and target in ("jpeg", "webp"):
+        raise InvalidOption(
+            f"the photo has 16 bits a channel, but {target} holds 8; add depth=8, or ask for png or tiff"
+        )
+    if target == "jpeg" and mode in ("LA", "RGBA"):
         raise InvalidOption("the photo has an alpha channel, which JPEG can't hold; ask for png, webp or tiff")
+    if target in ("png", "webp") and mode == "CMYK":
+        raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
     if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
         raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")
     max_side_px = {"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX}.get(target)

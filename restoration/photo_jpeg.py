@@ -1,21 +1,28 @@
 """JPEG: the first picture of the file, written back with the same tables and the same metadata.
 
-Kept: quantisation tables, chroma subsampling (an unusual layout becomes 4:4:4), progressive or baseline, samples
-stored as RGB, density, and every APPn and comment segment byte for byte: EXIF, XMP, extended XMP, ICC, IPTC.
+Kept: the coefficients of every 8 x 8 block in which nothing has changed; quantisation tables, chroma subsampling,
+progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
+extended XMP, ICC, IPTC.
 Not kept: thumbnails (EXIF, JFXX), further pictures of the file (MPO, depth, gain maps), arithmetic coding and
-restart markers, optimised Huffman tables.
+restart markers, Huffman tables (they are optimised).
+CMYK, and components whose sizes are no whole multiples, are encoded anew as a whole, with the same tables: jpeglib
+writes three components. The same goes for another size or quality.
 """
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from PIL import Image, JpegImagePlugin
+from PIL import JpegImagePlugin
 
 from restoration.errors import PhotoUndecodable
-from restoration.photo_metadata import Metadata, OpenedPhoto
+from restoration.jpeg_coefficients import ColourSpace, Component, Layout, replace_samples
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Direct
+from restoration.photo_history import History, add_history
+from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
+from restoration.photo_pillow import Plain, read_samples, to_picture
 from restoration.photo_tags import without_thumbnail
 
 DEFAULT_QUALITY = 95
@@ -26,25 +33,29 @@ _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
 _EXIF_PREFIX = b"Exif\0\0"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
-_START_OF_SCAN, _COMMENT, _APP0, _APP2, _APP14, _APP15 = 0xDA, 0xFE, 0xE0, 0xE2, 0xEE, 0xEF
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN, _COMMENT, _APP0, _APP1, _APP2, _APP14, _APP15 = 0xDA, 0xFE, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+
+
+class Segment(NamedTuple):
+    """A piece of the header."""
+
+    marker: int
+    payload: bytes
 
 
 @dataclass(frozen=True)
 class JpegTraits:
-    """quantisation_tables: one of 64 per component, shared ones at the end left out; subsampling: Pillow's 0 4:4:4,
-    1 4:2:2, 2 4:2:0, -1 grey; segments: as they stand in the file; density: JFIF's unit, horizontal, vertical."""
+    """layout: None for what is encoded anew as a whole; subsampling: Pillow's 0 4:4:4, 1 4:2:2, 2 4:2:0, -1 grey;
+    quantisation_tables: one of 64 per component, shared ones at the end left out; segments: APPn and comments, as they
+    stand in the file, less thumbnails."""
 
+    layout: Layout | None
     quantisation_tables: tuple[tuple[int, ...], ...]
     subsampling: int
     is_progressive: bool
     is_stored_as_rgb: bool
-    segments: bytes
-    density: tuple[int, int, int] | None
-
-
-class _Segment(NamedTuple):
-    marker: int
-    payload: bytes
+    segments: tuple[Segment, ...]
 
 
 class _PlainJpeg(JpegImagePlugin.JpegImageFile):
@@ -58,36 +69,91 @@ class _PlainJpeg(JpegImagePlugin.JpegImageFile):
 def open_jpeg(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedPhoto:
     # Before Pillow reads the header, which takes it microseconds a byte or segment: a file of nothing else would
     # keep it busy for minutes.
-    segments = b"".join(_pack_segment(segment) for segment in _read_segments(encoded) if _is_kept(segment))
+    segments = tuple(_without_thumbnail(segment) for segment in _read_segments(encoded) if _is_kept(segment))
     file = _PlainJpeg(io.BytesIO(encoded))
     check_size(file.height, file.width)
-    return OpenedPhoto(file, _read_traits(file, segments))
+    metadata = read_metadata(file.info)
+    colours = _colours_of(file, metadata)
+    return OpenedPhoto(
+        file.height, file.width, colours, lambda: read_samples(file), metadata, _read_traits(file, segments)
+    )
 
 
-def write_jpeg(picture: Image.Image, metadata: Metadata, traits: JpegTraits | None, quality: int | None) -> bytes:
-    """picture: L or RGB. With traits it is written as they say (quality, if given, replaces the tables); without, at
-    `quality` or 95, 4:4:4, with the metadata that fit JPEG's segments of 64 KiB (ICC profiles may take many)."""
+def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None) -> bytes:
+    """plain: 8-bit L, RGB or CMYK; written at `quality` or 95, 4:4:4, with the metadata that fit JPEG's segments of
+    64 KiB (ICC profiles may take many)."""
     output = io.BytesIO()
-    if traits is None:
-        quality = quality or DEFAULT_QUALITY
-        picture.save(output, "JPEG", quality=quality, subsampling=0, **_metadata_options(metadata))
-        return output.getvalue()
+    to_picture(plain).save(
+        output, "JPEG", quality=quality or DEFAULT_QUALITY, subsampling=0, **_metadata_options(metadata)
+    )
+    return output.getvalue()
+
+
+def rewrite_jpeg(
+    encoded: bytes, traits: JpegTraits, before: Bytes, after: Bytes, history: History | None = None
+) -> bytes:
+    """`encoded`, whose samples are `before`, with the samples `after`, (H, W, C) uint8 each."""
+    written = replace_samples(encoded, traits.layout, before, after) if traits.layout else None
+    if written is None:
+        mode = {1: "L", 3: "RGB", 4: "CMYK"}[after.shape[2]]
+        return reencode_jpeg(Plain(after, mode), traits, history=history)
+    return _with_segments(written, _with_history(traits.segments, history))
+
+
+def reencode_jpeg(
+    plain: Plain, traits: JpegTraits, quality: int | None = None, history: History | None = None
+) -> bytes:
+    """plain: 8-bit L, RGB or CMYK, encoded anew as the traits say; quality, if given, replaces the tables."""
+    output = io.BytesIO()
     tables = [list(table) for table in traits.quantisation_tables]
-    picture.save(
+    to_picture(plain).save(
         output,
         "JPEG",
         subsampling=traits.subsampling,
         progressive=traits.is_progressive,
         keep_rgb=traits.is_stored_as_rgb,
-        extra=traits.segments,
         **({"qtables": tables} if quality is None else {"quality": quality}),
     )
-    if traits.density is not None:
-        _set_density(output, traits.density)
-    return output.getvalue()
+    written = output.getvalue()
+    transform = [segment for segment in _read_segments(written) if _is_colour_transform(segment)]
+    others = [segment for segment in _with_history(traits.segments, history) if not _is_colour_transform(segment)]
+    first = sum(segment.payload.startswith(b"JFIF\0") for segment in others)  # it must come before everything
+    return _with_segments(written, [*others[:first], *transform, *others[first:]])
 
 
-def _read_segments(encoded: bytes) -> Iterator[_Segment]:
+def _with_segments(written: bytes, segments: Iterable[Segment]) -> bytes:
+    """An encoder's file with these segments in place of its own metadata."""
+    header, picture_at = [_pack_segment(segment) for segment in segments], 0
+    for segment, end in _walk_segments(written):
+        picture_at = end
+        if not _is_metadata(segment):
+            header.append(_pack_segment(segment))
+    return b"".join((written[:2], *header, written[picture_at:]))
+
+
+def _colours_of(file: JpegImagePlugin.JpegImageFile, metadata: Metadata) -> ColourModel:
+    if file.mode != "CMYK":
+        return Direct(num_colours=len(file.getbands()), has_alpha=False)
+    inks = Cmyk(metadata.icc_profile)
+    inks.expect_usable()
+    return inks
+
+
+def claimed_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width in pixels that the header claims. Raises PhotoUndecodable."""
+    for segment in _read_segments(encoded):
+        if segment.marker in _START_OF_FRAME and len(segment.payload) >= 5:
+            height_px, width_px = struct.unpack_from(">HH", segment.payload, 1)
+            return height_px, width_px
+    raise PhotoUndecodable("a JPEG claims no size: it is damaged; send it again from the original")
+
+
+def _read_segments(encoded: bytes) -> Iterator[Segment]:
+    return (segment for segment, _ in _walk_segments(encoded))
+
+
+def _walk_segments(encoded: bytes) -> Iterator[tuple[Segment, int]]:
+    """The header's segments, and where each ends."""
     position, num_junk_bytes = 2, 0
     for _ in range(_MAX_SEGMENTS):
         start = encoded.find(b"\xff", position)
@@ -103,48 +169,80 @@ def _read_segments(encoded: bytes) -> Iterator[_Segment]:
             continue
         (num_bytes,) = struct.unpack_from(">H", encoded, start + 2)
         position = start + 2 + num_bytes
-        yield _Segment(marker, encoded[start + 4 : position])
+        yield Segment(marker, encoded[start + 4 : position]), position
     raise PhotoUndecodable(
         f"the JPEG's header does not lead to a picture within {_MAX_SEGMENTS:,} segments and "
         f"{_MAX_JUNK_BYTES:,} stray bytes: the file is truncated or damaged; send it again from the original"
     )
 
 
-def _is_kept(segment: _Segment) -> bool:
-    marker, payload = segment
-    if marker == _APP0:  # the encoder writes its own JFIF; JFXX is a thumbnail
-        return not payload.startswith((b"JFIF\0", b"JFXX\0"))
-    if marker == _APP2:  # the list of further pictures, by offset
-        return not payload.startswith(b"MPF\0")
-    if marker == _APP14:  # the colour transform, which the encoder states itself
-        return not payload.startswith(b"Adobe")
-    return marker == _COMMENT or _APP0 < marker <= _APP15
+def _is_metadata(segment: Segment) -> bool:
+    return segment.marker == _COMMENT or _APP0 <= segment.marker <= _APP15
 
 
-def _pack_segment(segment: _Segment) -> bytes:
-    marker, payload = segment
-    if payload.startswith(_EXIF_PREFIX):
-        payload = _EXIF_PREFIX + without_thumbnail(payload.removeprefix(_EXIF_PREFIX))
-    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+def _is_kept(segment: Segment) -> bool:
+    """JFXX is a thumbnail, MPF the list of further pictures, by offset."""
+    stale = {_APP0: b"JFXX\0", _APP2: b"MPF\0"}.get(segment.marker)
+    return _is_metadata(segment) and not (stale and segment.payload.startswith(stale))
 
 
-def _read_traits(file: JpegImagePlugin.JpegImageFile, segments: bytes) -> JpegTraits:
+def _is_colour_transform(segment: Segment) -> bool:
+    """Adobe's, which says how the components are stored."""
+    return segment.marker == _APP14 and segment.payload.startswith(b"Adobe")
+
+
+def _without_thumbnail(segment: Segment) -> Segment:
+    if not segment.payload.startswith(_EXIF_PREFIX):
+        return segment
+    return segment._replace(payload=_EXIF_PREFIX + without_thumbnail(segment.payload.removeprefix(_EXIF_PREFIX)))
+
+
+def _with_history(segments: Sequence[Segment], history: History | None) -> Sequence[Segment]:
+    """In the XMP, or in one of its own behind what should stand first (JFIF, EXIF); left out if it is too big."""
+    if history is None:
+        return segments
+    is_xmp = [segment.marker == _APP1 and segment.payload.startswith(_XMP_PREFIX) for segment in segments]
+    at = is_xmp.index(True) if any(is_xmp) else None
+    xmp = segments[at].payload.removeprefix(_XMP_PREFIX) if at is not None else None
+    payload = _XMP_PREFIX + add_history(xmp, history)
+    if len(payload) > _MAX_PAYLOAD_BYTES:
+        return segments
+    if at is not None:
+        return [*segments[:at], Segment(_APP1, payload), *segments[at + 1 :]]
+    first = sum(segment.payload.startswith((b"JFIF\0", _EXIF_PREFIX)) for segment in segments)
+    return [*segments[:first], Segment(_APP1, payload), *segments[first:]]
+
+
+def _pack_segment(segment: Segment) -> bytes:
+    return struct.pack(">BBH", 0xFF, segment.marker, len(segment.payload) + 2) + segment.payload
+
+
+def _read_traits(file: JpegImagePlugin.JpegImageFile, segments: tuple[Segment, ...]) -> JpegTraits:
     tables = [tuple(file.quantization[table]) for _, _, _, table in file.layer]
+    layout = _layout_of(file, tables)
     while len(tables) > 1 and tables[-1] == tables[-2]:  # the encoder gives its last table to all further components
         tables.pop()
     subsampling = JpegImagePlugin.get_sampling(file)
     is_stored_as_rgb = _is_stored_as_rgb(file)
     if (subsampling < 0 and file.mode != "L") or is_stored_as_rgb:  # libjpeg writes RGB at full resolution only
         subsampling = 0
-    density = (file.info["jfif_unit"], *file.info["jfif_density"]) if "jfif_density" in file.info else None
     return JpegTraits(
+        layout=layout if layout.is_whole and file.mode != "CMYK" else None,
         quantisation_tables=tuple(tables),
         subsampling=subsampling,
         is_progressive="progressive" in file.info,
         is_stored_as_rgb=is_stored_as_rgb,
         segments=segments,
-        density=density,
     )
+
+
+def _layout_of(file: JpegImagePlugin.JpegImageFile, tables: Sequence[tuple[int, ...]]) -> Layout:
+    components = [
+        Component(horizontal, vertical, table)
+        for (_, horizontal, vertical, _), table in zip(file.layer, tables, strict=True)
+    ]
+    colour_space: ColourSpace = "grey" if file.mode == "L" else "RGB" if _is_stored_as_rgb(file) else "YCbCr"
+    return Layout(file.height, file.width, tuple(components), colour_space, "progressive" in file.info)
 
 
 def _is_stored_as_rgb(file: JpegImagePlugin.JpegImageFile) -> bool:
@@ -154,13 +252,6 @@ def _is_stored_as_rgb(file: JpegImagePlugin.JpegImageFile) -> bool:
     if "adobe_transform" in file.info:
         return bool(file.info["adobe_transform"] == 0)
     return bytes(component[0] for component in file.layer) == b"RGB"
-
-
-def _set_density(output: io.BytesIO, density: tuple[int, int, int]) -> None:
-    """Pillow only takes whole dots an inch; JFIF also has centimetres and a bare aspect ratio."""
-    written = output.getbuffer()
-    if bytes(written[2:4]) == b"\xff\xe0" and bytes(written[6:11]) == b"JFIF\0":
-        struct.pack_into(">BHH", written, 13, *density)
 
 
 def _metadata_options(metadata: Metadata) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
-from PIL import ImageFile
-
+from restoration.photo_colours import ColourModel, Samples
 from restoration.photo_tags import (
     ORIENTATION,
     RATIONAL,
@@ -43,12 +42,14 @@ class Metadata:
 
 
 class OpenedPhoto(NamedTuple):
-    """A file whose header has been read and whose samples have not; `traits` belong to its format; `exif` where
-    Pillow doesn't have it."""
+    """One picture of a file: its header has been read and its samples have not. `traits` belong to its format."""
 
-    file: ImageFile.ImageFile
+    height_px: int
+    width_px: int
+    colours: ColourModel
+    read_samples: Callable[[], Samples]
+    metadata: Metadata
     traits: Any
-    exif: bytes | None = None
 
 
 def read_metadata(info: Mapping[Any, Any], exif: bytes | None = None) -> Metadata:

@@ -1,7 +1,7 @@
-"""WebP: lossless stays lossless, lossy is written at quality 95.
+"""WebP: written back losslessly, a lossy one too: a second lossy pass would change undamaged samples.
 
-Kept: ICC profile, EXIF (without its thumbnail), XMP. Not kept: unknown chunks, the compression of the alpha channel
-(it is written losslessly), the quality that it came with (the file doesn't say it).
+Kept: ICC profile, EXIF (without its thumbnail), XMP. Not kept: unknown chunks, lossy compression (the file grows; a
+quality asks for it).
 """
 
 import io
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from PIL import Image, WebPImagePlugin
+from PIL import WebPImagePlugin
 
 from restoration.errors import PhotoUndecodable, UnsupportedPhoto
-from restoration.photo_metadata import Metadata, OpenedPhoto
+from restoration.photo_colours import Direct
+from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
+from restoration.photo_pillow import Plain, read_samples, to_picture
 
 DEFAULT_QUALITY = 95
 MAX_SIDE_PX = 16_383
@@ -40,22 +42,33 @@ def open_webp(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedP
     if header.is_animation:
         raise UnsupportedPhoto("the WebP is an animation; send a still photo")
     file = WebPImagePlugin.WebPImageFile(io.BytesIO(encoded))
-    check_size(file.height, file.width)
-    return OpenedPhoto(file, WebpTraits(header.is_lossless))
+    if (file.height, file.width) != (header.height_px, header.width_px):
+        raise PhotoUndecodable("the WebP's picture is not of the size that its header claims; save it anew")
+    return OpenedPhoto(
+        file.height,
+        file.width,
+        Direct(num_colours=3, has_alpha=file.mode == "RGBA"),
+        lambda: read_samples(file),
+        read_metadata(file.info),
+        WebpTraits(header.is_lossless),
+    )
 
 
-def write_webp(picture: Image.Image, metadata: Metadata, *, is_lossless: bool, quality: int | None) -> bytes:
-    """picture: L, LA, RGB or RGBA (WebP knows no grey: it is written as RGB, without a grey profile). A quality makes
-    it lossy; without one it is lossless if is_lossless says so, transparent pixels included, else of quality 95."""
+def write_webp(plain: Plain, metadata: Metadata, *, is_lossless: bool, quality: int | None = None) -> bytes:
+    """plain: 8-bit L, LA, RGB or RGBA (WebP knows no grey: it is written as RGB, without a grey profile). A quality
+    makes it lossy; without one it is lossless if is_lossless says so, transparent pixels included, else of quality 95.
+    """
     output = io.BytesIO()
     options: dict[str, object] = {"quality": quality or DEFAULT_QUALITY}
     if is_lossless and quality is None:
         # For lossless files `quality` is effort: 75 is libwebp's own default.
         options = {"lossless": True, "exact": True, "quality": 75}
     profile = metadata.icc_profile
-    if profile and picture.mode in ("L", "LA") and profile[16:20] == b"GRAY":
+    if profile and plain.mode in ("L", "LA") and profile[16:20] == b"GRAY":
         profile = None
-    picture.save(output, "WEBP", icc_profile=profile, exif=metadata.exif or b"", xmp=metadata.xmp or b"", **options)
+    to_picture(plain).save(
+        output, "WEBP", icc_profile=profile, exif=metadata.exif or b"", xmp=metadata.xmp or b"", **options
+    )
     return output.getvalue()
 
 

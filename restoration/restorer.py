@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -31,7 +31,7 @@ from restoration.errors import InvalidOption, ReleaseError
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
 from restoration.passes import Pass, ResizePass, TilePass
-from restoration.photo import Photo
+from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
 from restoration.pyramid import PyramidPass
 from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.toning import find_tone
@@ -83,20 +83,44 @@ def expect_mask_size(name: str, mask_px: tuple[int, ...], photo_px: tuple[int, .
 class Restoration:
     """What became of a photo.
 
-    samples: (H, W, C) uint8, the photo's own array where nothing was to be done.
+    samples: (H, W, C) uint8 or uint16 as the photo's, its own array where nothing was to be done.
     damage_map: (H, W) uint8, what the generator took for damage, 255 is certain; mask: (H, W) bool, what was written.
-    seconds: how long each stage took: detect, mask, fill, compose.
+    seconds: how long each stage took, all pages together: detect, mask, fill, compose.
+    further_pages: what became of the photo's further pages.
     """
 
     samples: np.ndarray
     damage_map: np.ndarray
     mask: np.ndarray
     seconds: Mapping[str, float] = field(default_factory=dict)
+    further_pages: tuple["Restoration", ...] = ()
 
     @property
     def damage_ratio(self) -> float:
-        """The share of the photo's pixels that were written, in [0, 1]."""
-        return float(np.count_nonzero(self.mask) / self.mask.size)
+        """The share of the photo's pixels that were written, on all pages, in [0, 1]."""
+        masks = [page.mask for page in (self, *self.further_pages)]
+        return sum(np.count_nonzero(mask) for mask in masks) / sum(mask.size for mask in masks)
+
+    def encode(
+        self,
+        photo: Photo,
+        *,
+        format: PhotoFormat | None = None,
+        quality: int | None = None,
+        depth: Depth = "same",
+        history: History | None = None,
+    ) -> bytes:
+        """`encode_photo` of every page; photo is the one that was restored."""
+        further_pages = [page.samples for page in self.further_pages]
+        return encode_photo(
+            photo,
+            self.samples,
+            further_pages=further_pages,
+            format=format,
+            quality=quality,
+            depth=depth,
+            history=history,
+        )
 
     def encode_damage_map(self) -> bytes:
         """The damage map as a grey PNG."""
@@ -106,13 +130,23 @@ class Restoration:
 def restore_photo(
     photo: Photo, generator: TileGenerator, options: RestoreOptions | None = None, *, offset_px: int = 0
 ) -> Restoration:
-    """Restore a photo: the one function that the service, the archive tool and the evaluation call.
+    """Restore a photo, every page of it: the one function that the service, the archive tool and the evaluation call.
 
     `offset_px` moves the grid of tiles, to show that no seam is left. Raises InvalidOption if `damage` or `protect`
-    does not have the photo's size.
+    does not have the photo's size, or goes with a photo of several pages.
     """
     options = options or RestoreOptions()
     options.expect_size(photo.height_px, photo.width_px)
+    if photo.further_pages and (options.damage is not None or options.protect is not None):
+        raise InvalidOption(f"a mask is for one page, but the photo has {len(photo.pages)}; send them one by one")
+    first, *further = [_restore_page(page, generator, options, offset_px) for page in photo.pages]
+    seconds: dict[str, float] = {}
+    for stage, duration in (item for page in (first, *further) for item in page.seconds.items()):
+        seconds[stage] = seconds.get(stage, 0.0) + duration
+    return replace(first, seconds=seconds, further_pages=tuple(further))
+
+
+def _restore_page(photo: Photo, generator: TileGenerator, options: RestoreOptions, offset_px: int) -> Restoration:
     one_pass = _pass_of(options, generator, offset_px)
     seconds: dict[str, float] = {}
     colour = photo.colour()
@@ -129,8 +163,7 @@ def restore_photo(
         if tone:
             tone.lay_on(filled, mask)
     with _timed(seconds, "compose"):
-        fade(filled, colour, opacities)
-        samples = photo.with_colour(filled, mask)
+        samples = photo.with_colour(filled, mask, opacities)
     return Restoration(samples, damage_map, mask, seconds)
 
 
@@ -159,15 +192,6 @@ def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, required_e
     if options.protect is not None:
         opacities[options.protect] = 0
     return opacities
-
-
-def fade(filled: np.ndarray, colour: np.ndarray, opacities: np.ndarray) -> None:
-    """Where a repair is partial, mix `colour` into `filled`, (H, W, 3) uint8 each. opacities: (H, W) uint8."""
-    for row, original, opacity in zip(filled, colour, opacities, strict=True):
-        partial = (opacity > 0) & (opacity < 255)
-        if partial.any():
-            share = opacity[partial, None].astype(np.uint16)
-            row[partial] = (row[partial] * share + original[partial] * (255 - share) + 127) // 255
 
 
 def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
-from restoration.photo import MEDIA_TYPES, Photo, PhotoFormat, encode_photo
+from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat, encode_photo
 from restoration.restorer import Mode, Restoration
 
 FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
@@ -57,6 +57,14 @@ class RestoreQuery(BaseModel):
         "that is none",
         examples=[0.5, 0.7],
     )
+    depth: Depth = Field(
+        default="same", description="`8` writes 16 bits a channel as 8; `same` keeps them", examples=["same", "8"]
+    )
+    history: bool = Field(
+        default=True,
+        description="say in the XMP's history what was restored, by which release; only if anything was",
+        examples=[False],
+    )
     release: str | None = Field(
         default=None,
         pattern=r"^\d{4,12}$",
@@ -80,17 +88,23 @@ class Answer:
 
 def check_answerable(query: RestoreQuery) -> None:
     """Raises InvalidOption for parameters that contradict each other; costs nothing, so ask before the upload."""
-    if query.output == "damage_map" and (query.format not in ("same", "png") or query.quality is not None):
-        raise InvalidOption("a damage map is always a grey PNG; leave `format` and `quality` out")
+    asks_for_photo = query.format not in ("same", "png") or query.quality is not None or query.depth != "same"
+    if query.output == "damage_map" and asks_for_photo:
+        raise InvalidOption("a damage map is always a grey PNG; leave `format`, `quality` and `depth` out")
     if query.preview and query.output != "all":
         raise InvalidOption("previews are parts of a form; add output=all, or leave `preview` out")
 
 
 def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
-    """Raises InvalidOption when the photo cannot be had in the format that was asked for."""
+    """Raises InvalidOption when the photo cannot be had in the format or the form that was asked for."""
+    if photo.further_pages and query.output != "restored":
+        raise InvalidOption(
+            f"the photo has {len(photo.pages)} pages, and output={query.output} shows one; send them one by one, or "
+            "ask for output=restored"
+        )
     match query.output:
         case "restored":
-            return encode_restored(photo, restoration, query)
+            return encode_restored(photo, restoration, query, version)
         case "damage_map":
             return encode_damage_map(restoration)
         case "comparison":
@@ -99,8 +113,14 @@ def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, v
             return encode_all(photo, restoration, query, version)
 
 
-def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
-    body = encode_photo(photo, restoration.samples, format=query.photo_format, quality=query.quality)
+def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    body = restoration.encode(
+        photo,
+        format=query.photo_format,
+        quality=query.quality,
+        depth=query.depth,
+        history=History(version, restoration.damage_ratio) if query.history else None,
+    )
     format = query.photo_format or photo.format
     return Answer(body, MEDIA_TYPES[format], f"restored.{FILE_SUFFIXES[format]}")
 
@@ -117,7 +137,7 @@ def encode_comparison(photo: Photo, restoration: Restoration, query: RestoreQuer
         raise InvalidOption(
             f"side by side the photos are {side_by_side.shape[1]} px wide, too wide for {format}; add format=png"
         )
-    body = encode_photo(photo, side_by_side, format=query.photo_format, quality=query.quality)
+    body = encode_photo(photo, side_by_side, format=query.photo_format, quality=query.quality, depth=query.depth)
     return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
 
 
@@ -133,7 +153,7 @@ def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, vers
         "sensitivity": query.sensitivity,
     }
     parts = {
-        "restored": encode_restored(photo, restoration, query),
+        "restored": encode_restored(photo, restoration, query, version),
         "damage_map": encode_damage_map(restoration),
         "info": Answer(json.dumps(info).encode(), "application/json"),
     }
@@ -146,9 +166,9 @@ def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, vers
 def encode_preview(photo: Photo, samples: np.ndarray, name: str) -> Answer:
     """What every browser shows: JPEG, which is small and soon encoded, else PNG."""
     try:
-        return Answer(encode_photo(photo, samples, format="jpeg"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
+        return Answer(encode_photo(photo, samples, format="jpeg", depth="8"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
     except InvalidOption:  # alpha, or a side longer than JPEG can hold
-        return Answer(encode_photo(photo, samples, format="png"), MEDIA_TYPES["png"], f"{name}.png")
+        return Answer(encode_photo(photo, samples, format="png", depth="8"), MEDIA_TYPES["png"], f"{name}.png")
 
 
 def encode_form(parts: dict[str, Answer]) -> Answer:

@@ -17,7 +17,7 @@ from service.errors import AlreadyHeld
 from service.uploads import Upload
 
 PACKAGES = ("restoration", "service")
-LIBRARIES = ("torch", "numpy", "scipy", "pillow")
+LIBRARIES = ("torch", "numpy", "scipy", "pillow", "tifffile", "imagecodecs", "jpeglib")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 

@@ -23,7 +23,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 
 from restoration.errors import InvalidOption, PhotoError
-from restoration.photo import Photo, PhotoLimits, decode_photo, measure_photo
+from restoration.photo import Photo, PhotoLimits, count_pixels, decode_photo, measure_photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, encode_answer
 from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
@@ -128,7 +128,7 @@ class RestoreQueue:
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         self._small = Lane.open("small", NUM_SMALL, NUM_SMALL * SMALL_PIXELS)
         self._large = Lane.open("large", NUM_LARGE, settings.max_decoded_pixels)
-        self._limits = PhotoLimits(max_pixels=settings.max_pixels, max_side_px=settings.max_side_px)
+        self._limits = PhotoLimits(settings.max_pixels, settings.max_side_px, settings.max_pages)
         self._max_jobs = settings.max_queued_requests
         self._max_tiles = settings.max_queued_tiles
         self._deadline_seconds = settings.deadline_seconds
@@ -244,22 +244,22 @@ class RestoreQueue:
         self._metrics.infer_seconds.observe(timing.infer_seconds)
         self._metrics.encode_seconds.observe(timing.encode_seconds)
         self._metrics.compose_seconds.observe(sum(restoration.seconds.get(stage, 0.0) for stage in ("mask", "compose")))
-        self._metrics.pixels.inc(photo.height_px * photo.width_px)
+        self._metrics.pixels.inc(sum(page.height_px * page.width_px for page in photo.pages))
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 
 
 def measure_upload(upload: Upload, limits: PhotoLimits) -> int:
-    """Pixels of the photo by its header, of which its masks must have as many; nothing is decoded.
+    """Pixels of the photo, all pages together, by its header; nothing is decoded. Its masks must have its size.
 
     Raises PhotoError for the photo, InvalidOption for a mask.
     """
-    height_px, width_px = photo_px = measure_photo(upload.image, limits)
+    photo_px = measure_photo(upload.image, limits)
     for field, encoded in (("damage", upload.damage), ("protect", upload.protect)):
         if encoded is not None:
             with _naming(field):
                 mask_px = measure_photo(encoded, limits)
             expect_mask_size(field, mask_px, photo_px)
-    return height_px * width_px
+    return count_pixels(upload.image, limits)
 
 
 def decode_upload(upload: Upload, query: RestoreQuery, limits: PhotoLimits) -> tuple[Photo, RestoreOptions]:

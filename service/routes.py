@@ -145,8 +145,8 @@ async def restore(
 ) -> Response:
     """The photo at its own resolution and in its own format; only what was taken for damage is painted.
 
-    In PNG, TIFF and lossless WebP every other sample keeps its value; a JPEG or lossy WebP in which anything changed is
-    encoded anew as a whole.
+    In PNG, TIFF and WebP every other sample keeps its value; in a JPEG every 8 x 8 block keeps its coefficients in
+    which nothing was painted. The XMP of what was restored says so, unless `history=false`.
 
     A repeat whose `If-None-Match` names the answer's `ETag` gets 412 before anything is restored.
     """

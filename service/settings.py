@@ -66,8 +66,11 @@ class Settings(BaseSettings):
         ge=1,
         description="bytes of uploads held in memory, all requests together; beyond it is a 503",
     )
-    max_pixels: int = Field(default=120_000_000, ge=1, description="pixels in one photo; more is a 422")
+    max_pixels: int = Field(
+        default=120_000_000, ge=1, description="pixels in one photo, all pages together; more is a 422"
+    )
     max_side_px: int = Field(default=40_000, ge=1, description="pixels along a photo's longer side; more is a 422")
+    max_pages: int = Field(default=100, ge=1, description="pages in one TIFF; more is a 422")
     max_queued_requests: int = Field(
         default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"
     )
@@ -79,7 +82,8 @@ class Settings(BaseSettings):
     max_decoded_pixels: int = Field(
         default=360_000_000,
         ge=1,
-        description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 30 bytes each",
+        description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 30 bytes each, "
+        "45 where channels have 16 bits",
     )
     upload_timeout_seconds: float = Field(
         default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"

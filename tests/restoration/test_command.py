@@ -72,6 +72,13 @@ def test_format_and_quality_can_be_asked_for(release, run, old, tmp_path):
         assert picture.format == "WEBP"
 
 
+def test_the_history_is_written_unless_told_not_to(publish, run, old, tmp_path):
+    publish(make_generator(damage_logit=9.0))
+    for name, options in (("with.jpg", ()), ("without.jpg", ("--no-history", "--depth", "8"))):
+        assert run(old, tmp_path / name, *options)[0] == 0
+        assert (b"release 0001" in (tmp_path / name).read_bytes()) == (not options)
+
+
 def test_the_damage_map_is_written_beside(publish, run, old, tmp_path):
     publish(make_generator(damage_logit=20.0))
     assert run(old, tmp_path / "new.jpg", "--damage-map", tmp_path / "map.png")[0] == 0

@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from skimage import data
@@ -172,6 +173,36 @@ def test_a_grey_photo_stays_grey():
     restoration = restore_photo(photo_of(samples), WhiteIsDamage())
     assert restoration.samples.shape == (300, 300, 1)
     assert (restoration.samples[101, 60:240, 0] == 29).all()  # the luma of blue
+
+
+def test_sixteen_bits_stay_sixteen_and_undamaged_samples_keep_them_all():
+    deep = scratched(300, 300)[0].astype(np.uint16) * 256 + np.arange(300, dtype=np.uint16)[:, None]
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, deep, photometric="rgb")
+    photo = decode_photo(encoded.getvalue())
+    restoration = restore_photo(photo, WhiteIsDamage())
+    assert restoration.samples.dtype == np.uint16
+    assert restoration.mask.any()
+    assert np.array_equal(restoration.samples[~restoration.mask], deep[~restoration.mask])
+    assert (restoration.samples[restoration.mask][:, 2] == 65535).all()
+
+
+def test_every_page_is_restored_and_pages_without_damage_stay():
+    clean, damaged = dark_photo(300, 300), scratched(200, 280)[0]
+    encoded = io.BytesIO()
+    Image.fromarray(clean).save(encoded, "TIFF", save_all=True, append_images=[Image.fromarray(damaged)])
+    photo = decode_photo(encoded.getvalue())
+    restoration = restore_photo(photo, WhiteIsDamage())
+    (second,) = restoration.further_pages
+    assert restoration.samples is photo.samples
+    assert second.mask.any()
+    num_pixels = 300 * 300 + 200 * 280
+    assert restoration.damage_ratio == pytest.approx(np.count_nonzero(second.mask) / num_pixels)
+    again = decode_photo(restoration.encode(photo))
+    assert np.array_equal(again.samples, clean)
+    assert np.array_equal(again.further_pages[0].samples, second.samples)
+    with pytest.raises(InvalidOption, match="2; send them one by one"):
+        restore_photo(photo, WhiteIsDamage(), RestoreOptions(protect=np.zeros((300, 300), bool)))
 
 
 @MODES

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -120,6 +121,59 @@ def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: 
     assert info["release"] == "0001"
     assert info["format"] == "jpeg"
     assert info["damage_ratio"] == pytest.approx(float(answer.headers["x-damage-ratio"]), abs=1e-6)
+
+
+def deep_tiff(samples: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, samples.astype(np.uint16) * 257, photometric="rgb")
+    return encoded.getvalue()
+
+
+def pages(*samples: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    first, *further = map(Image.fromarray, samples)
+    first.save(encoded, "TIFF", save_all=True, append_images=further)
+    return encoded.getvalue()
+
+
+def test_a_16_bit_scan_comes_back_with_16_bits(client: TestClient) -> None:
+    answer = client.post("/restore", content=deep_tiff(scratched_photo()))
+    restored = tifffile.imread(io.BytesIO(answer.content))
+    assert restored.dtype == np.uint16
+    assert (restored[:, 64:68] != 65535).any()
+    assert np.array_equal(restored[:, :60], scratched_photo()[:, :60].astype(np.uint16) * 257)
+
+
+def test_16_bits_go_into_a_jpeg_only_as_8(client: TestClient) -> None:
+    photo = deep_tiff(scratched_photo())
+    problem = assert_problem(client.post("/restore?format=jpeg", content=photo), 422, "invalid-option")
+    assert "add depth=8" in problem["detail"]
+    assert decode(client.post("/restore?format=jpeg&depth=8", content=photo).content).shape == (96, 128, 3)
+    assert tifffile.imread(io.BytesIO(client.post("/restore?depth=8", content=photo).content)).dtype == np.uint8
+
+
+def test_every_page_of_a_tiff_is_restored(client: TestClient) -> None:
+    photo = pages(grey_photo(), scratched_photo(), scratched_photo(64, 80))
+    restored = tifffile.TiffFile(io.BytesIO(client.post("/restore", content=photo).content)).pages
+    assert np.array_equal(restored[0].asarray(), grey_photo())
+    assert (restored[1].asarray()[:, 64:68] != 255).any()
+    assert (restored[2].asarray()[:, 40:44] != 255).any()
+
+
+@pytest.mark.parametrize("query", ["format=jpeg", "output=damage_map", "output=comparison", "output=all"])
+def test_several_pages_go_into_nothing_that_shows_one(client: TestClient, query: str) -> None:
+    answer = client.post(f"/restore?{query}", content=pages(scratched_photo(), grey_photo()))
+    assert "2 pages" in assert_problem(answer, 422, "invalid-option")["detail"]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_history_names_the_release_unless_it_is_switched_off(client: TestClient, format: str) -> None:
+    photo = encode(scratched_photo(), format)
+    assert b"release 0001" in client.post("/restore", content=photo).content
+    assert b"release 0001" not in client.post("/restore?history=false", content=photo).content
+    assert (
+        b"release 0001" not in client.post(f"/restore?format=png&history={True}", content=encode(grey_photo())).content
+    )
 
 
 def test_the_same_photo_gives_the_same_bytes(client: TestClient) -> None:

@@ -1,0 +1,58 @@
+"""The entry in the XMP."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from restoration.photo_history import History, add_history
+
+HISTORY = History("0007", 0.0125)
+RDF = b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+
+
+def agents(xmp: bytes) -> list[str | None]:
+    events = ElementTree.fromstring(xmp).findall(".//{*}History/{*}Seq/{*}li")
+    return [event.findtext("{*}softwareAgent") or event.get("who") for event in events]
+
+
+def test_a_photo_without_xmp_gets_a_packet_of_nothing_else():
+    (agent,) = agents(add_history(None, HISTORY))
+    assert agent is not None
+    assert agent.startswith("photo-restoration ")
+    assert agent.endswith(", release 0007")
+
+
+def test_the_rest_of_a_packet_stays_byte_for_byte():
+    before = b"<?xpacket begin=''?>" + RDF + b"<rdf:Description><odd  spacing = '1'/></rdf:Description></rdf:RDF>"
+    after = add_history(before, HISTORY)
+    at = before.index(b"</rdf:RDF>")
+    assert after.startswith(before[:at])
+    assert after.endswith(before[at:])
+
+
+def test_an_entry_goes_behind_those_that_are_there():
+    history = b'<xmpMM:History xmlns:xmpMM="m"><rdf:Seq><rdf:li who="scanner"/></rdf:Seq></xmpMM:History>'
+    xmp = RDF + b"<rdf:Description>" + history + b"</rdf:Description></rdf:RDF>"
+    xmp = xmp.replace(b'<xmpMM:History xmlns:xmpMM="m">', b"<xmpMM:History>").replace(
+        b"Description>", b'Description xmlns:xmpMM="m">', 1
+    )
+    assert [agent.split(",")[-1] for agent in agents(add_history(xmp, HISTORY))] == ["scanner", " release 0007"]
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        b"no XML at all",
+        RDF.decode().encode("utf-16"),
+        RDF + b"<rdf:Description xmpMM:History='as an attribute'/></rdf:RDF>",
+        RDF + b"<rdf:Description><xmpMM:History/></rdf:Description></rdf:RDF>",
+        RDF + b"<xmpMM:History><rdf:Bag/></xmpMM:History><dc:x><rdf:Seq></rdf:Seq></dc:x></rdf:RDF>",
+    ],
+)
+def test_what_is_written_otherwise_is_left_as_it_is(xmp):
+    assert add_history(xmp, HISTORY) == xmp
+
+
+def test_no_time_and_no_host_is_in_it():
+    assert add_history(None, HISTORY) == add_history(None, HISTORY)
+    assert b"when" not in add_history(None, HISTORY)
