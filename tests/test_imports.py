@@ -25,7 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "archive": {"restoration"},
     "benchmarks": {"restoration"},
 }
-EXTRAS = {"training": ("training",), "benchmarks": ("benchmarks",), "service": ("tracing",)}
+EXTRAS = {
+    "archive": ("archive",),
+    "benchmarks": ("benchmarks",),
+    "service": ("tracing",),
+    "training": ("training",),
+}
 """What a package may import beside the base dependencies; `service` does so only where a setting asks for it."""
 PACKAGES = [name for name in MAY_IMPORT if (REPOSITORY / name).is_dir()]
 

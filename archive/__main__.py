@@ -1,0 +1,3 @@
+from archive.command import main
+
+main()

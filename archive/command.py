@@ -1,0 +1,285 @@
+"""`python -m archive`: restore, status, report, verify."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import stamina
+import typer
+from rich.console import Console
+
+from archive.client import Client
+from archive.errors import ArchiveError, CollectionError, RunStopped
+from archive.journal import Collection, Journal
+from archive.progress import Count, shown_progress
+from archive.report import write_report
+from archive.run import Bounds, Goal, Places, Run, Tally, photos_of
+from archive.trees import Selection, Tree, expect_apart, open_tree
+from archive.verify import verify
+from archive.ways import Options, OverHttp, Way
+
+EXIT_SOME_FAILED = 1
+EXIT_WRONG = 2
+EXIT_STOPPED = 3
+
+JOURNAL_NAME = ".restoration-journal.sqlite3"
+STORE = Path(__file__).parent.parent / "model_store"
+MOST_FAILURES_LISTED = 20
+DEFAULTS = Selection()
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Restore whole collections of photographs; a run that was stopped, however it was, goes on where it ended.",
+)
+console = Console(stderr=True)
+
+Destination = Annotated[str, typer.Argument(help="Folder or address (s3://...) that the restored photos are in.")]
+JournalFile = Annotated[
+    Path | None, typer.Option("--journal", help="The journal's file [in DESTINATION; for a bucket, in this folder].")
+]
+
+
+@app.command("restore")
+def restore_command(
+    source: Annotated[str, typer.Argument(help="Folder or address (s3://...) of the photos; subfolders too.")],
+    destination: Annotated[str, typer.Argument(help="Where the restored photos go, with the same names.")],
+    server: Annotated[list[str] | None, typer.Option(help="Address of a service; give it once for each.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Use this machine's device, without a service.")] = False,
+    journal: JournalFile = None,
+    mode: Annotated[Literal["auto", "tile", "resize"], typer.Option(help="As of the service.")] = "auto",
+    sensitivity: Annotated[float, typer.Option(help="How readily something counts as damage.", min=0, max=1)] = 0.5,
+    release: Annotated[str | None, typer.Option(help="Such as 0004 [the journal's, else the active one].")] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Restore anew what was restored by another release or with other options.")
+    ] = False,
+    include: Annotated[list[str] | None, typer.Option(help="Names or paths to take [those of photos].")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Names or paths to leave out.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Restore at most so many in this run.", min=1)] = None,
+    only_damaged: Annotated[bool, typer.Option("--only-damaged", help="Write photos with damage only.")] = False,
+    damage_maps: Annotated[str | None, typer.Option(help="Folder or address for maps of what was found.")] = None,
+    at_once: Annotated[int | None, typer.Option(help="Photos in the works [8; with --local 2 a core].", min=1)] = None,
+    max_bytes: Annotated[int, typer.Option(help="Bytes of one file; more is a failure.", min=1)] = Bounds.max_bytes,
+    patience_seconds: Annotated[float, typer.Option(help="How long to wait for a service that is away.", min=0)] = 600,
+    model_store: Annotated[Path, typer.Option(help="With --local: where the releases are.")] = STORE,
+    device: Annotated[str, typer.Option(help="With --local: auto, cpu, cuda or cuda:N.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be restored, and stop.")] = False,
+) -> None:
+    """Restore every photo of SOURCE into DESTINATION, by a service (--server) or on this machine (--local).
+
+    Exit code 0 when all is done, 1 when photos failed, which are listed, 2 for what must be mended before a start, 3
+    when the run was stopped before its end: start it again, and it goes on.
+    """
+    if bool(server) == local:
+        raise CollectionError("say either --server ADDRESS or --local")
+    options = Options(mode=mode, sensitivity=sensitivity, damage_maps=damage_maps is not None)
+    places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
+    for target in (places.destination, places.damage_maps):
+        if target is not None:
+            expect_apart(places.source, target)
+    selection = Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
+    bounds = Bounds(selection, limit, max_bytes, only_damaged)
+    journal_path = journal or default_journal(places.destination)
+    if dry_run:
+        list_what_is_left(places, bounds, options, journal_path, release)
+        return
+    expect_folder(places.source)
+    with Journal.open(journal_path) as opened:
+        known = opened.collection()
+        wanted = choose_release(release, known, redo=redo)
+        way: Way
+        if local:
+            from archive.local import OnThisDevice  # brings torch along, which nothing else here needs
+
+            num_at_once = at_once or 2 * (os.cpu_count() or 1)
+            way = OnThisDevice(model_store, options, release=wanted, device=device, num_at_once=num_at_once)
+        else:
+            num_at_once = at_once or 8
+            client = Client(*(server or ()), patience_seconds=patience_seconds, max_connections=num_at_once + 1)
+            way = OverHttp(client, options, release=wanted, num_at_once=num_at_once)
+        try:
+            opened.set_collection(agree(known, places, way.release, options, redo=redo))
+            tally = go(Run(places, opened, way, options, bounds), places, bounds)
+        finally:
+            way.close()
+        tell(tally, opened)
+    if tally.num_failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command("status")
+def status_command(destination: Destination, journal: JournalFile = None) -> None:
+    """Count what is done, and what failed for which reason; while a run goes on, too."""
+    with Journal.open_to_read(journal or default_journal(open_tree(destination))) as opened:
+        counts, totals = opened.count(), opened.totals()
+        print(f"{counts['done']:,} done: {totals['damaged']:,.0f} with damage, {totals['clean']:,.0f} without")
+        print(f"{totals['pixels'] / 1e6:,.0f} megapixels, {totals['output_bytes'] / 1e9:,.1f} GB written")
+        if counts["begun"]:
+            print(f"{counts['begun']:,} begun")
+        print(f"{counts['failed']:,} failed")
+        for reason, number in opened.count_failures().items():
+            print(f"  {number:,} {reason}")
+
+
+@app.command("report")
+def report_command(
+    destination: Destination,
+    folder: Annotated[Path | None, typer.Argument(help="Where the report goes [DESTINATION-report].")] = None,
+    journal: JournalFile = None,
+    most: Annotated[int, typer.Option(help="Show so many photos, the most damaged first.", min=0)] = 200,
+) -> None:
+    """Write a page with photos before and after, a table of all of them, and a BagIt manifest of checksums."""
+    tree = open_tree(destination)
+    folder = folder or Path(f"{tree.root.rpartition('/')[2] if not tree.is_local else tree.root}-report")
+    with Journal.open_to_read(journal or default_journal(tree)) as opened:
+        write_report(opened, collection_of(opened), folder, most)
+    print(f"wrote {shown(str(folder / 'index.html'))}")
+
+
+@app.command("verify")
+def verify_command(destination: Destination, journal: JournalFile = None) -> None:
+    """Read every output again and compare it with the journal. Exit code 1 if one is missing or changed."""
+    tree = open_tree(destination)
+    with Journal.open_to_read(journal or default_journal(tree)) as opened:
+        maps = collection_of(opened).damage_maps
+        num_checked = num_different = 0
+        for difference in verify(opened, tree, open_tree(maps) if maps else None):
+            num_checked += 1
+            if difference is not None:
+                num_different += 1
+                print(f"{shown(difference.path)} {difference.found}")
+    print(f"{num_checked:,} checked, {num_different:,} not as they were written")
+    if num_different:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def default_journal(destination: Tree) -> Path:
+    return (Path(destination.root) if destination.is_local else Path()) / JOURNAL_NAME
+
+
+def expect_folder(source: Tree) -> None:
+    """Raises CollectionError for a folder that is not there, before one for the results is made."""
+    if source.is_local and not Path(source.root).is_dir():
+        raise CollectionError(f"the folder {source.root} does not exist")
+
+
+def choose_release(asked_for: str | None, known: Collection | None, *, redo: bool) -> str | None:
+    """A run that goes on stays with the release that it began with."""
+    return asked_for or (known.release if known and not redo else None)
+
+
+def agree(known: Collection | None, places: Places, release: str, options: Options, *, redo: bool) -> Collection:
+    """What the journal is of from now on. Raises CollectionError if that is not what it was of before."""
+    maps = places.damage_maps.address if places.damage_maps else (known.damage_maps if known else None)
+    wanted = Collection(places.source.address, places.destination.address, maps, release, options.key())
+    if known is None:
+        return wanted
+    for name in ("source", "destination"):
+        before, now = getattr(known, name), getattr(wanted, name)
+        if before != now:
+            raise CollectionError(f"the journal is of the {name} {before}, not {now}; name another with --journal")
+    if (known.release, known.options) != (wanted.release, wanted.options) and not redo:
+        raise CollectionError(
+            f"the journal's photos were restored by release {known.release} with {known.options}, not by "
+            f"{release} with {wanted.options}; ask for the same again, or add --redo to restore them anew"
+        )
+    return wanted
+
+
+def go(run: Run, places: Places, bounds: Bounds) -> Tally:
+    """Raises RunStopped, after a signal too."""
+    count = Count(places.source, bounds.selection, bounds.limit)
+    with stopping_at_signals(run), shown_progress(run, count, console):
+        return run.go()
+
+
+@contextmanager
+def stopping_at_signals(run: Run) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lets the photos in the works finish; a second one ends the process."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        run.stop(RunStopped("stopped by a signal; run it again, and it goes on"))
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell(tally: Tally, journal: Journal) -> None:
+    """What this run did, and which photos of the journal have failed."""
+    say(
+        f"{tally.num_restored:,} restored, {tally.num_damaged:,} of them with damage; {tally.num_skipped:,} done "
+        f"before; {tally.num_failed:,} failed"
+    )
+    num_failed = journal.count()["failed"]
+    for record, _ in zip(journal.records("failed"), range(MOST_FAILURES_LISTED), strict=False):
+        say(f"  {shown(record.path)}: {record.reason}: {record.detail}")
+    if num_failed > MOST_FAILURES_LISTED:
+        say(f"  and {num_failed - MOST_FAILURES_LISTED:,} more: python -m archive report has them all")
+
+
+def list_what_is_left(
+    places: Places, bounds: Bounds, options: Options, journal_path: Path, release: str | None
+) -> None:
+    """By size and time of change alone: nothing is read, no service is asked, nothing is written."""
+    num_files = num_bytes = 0
+    with opened_if_there(journal_path) as journal:
+        known = journal.collection() if journal else None
+        goal = Goal(places, choose_release(release, known, redo=False) or "", options.key(), bounds.only_damaged)
+        for entry in photos_of(places.source, bounds.selection, lambda folder, error: say(f"{folder}: {error}")):
+            if num_files == bounds.limit:
+                break
+            if not goal.is_reached(entry, journal.find(entry.path) if journal else None):
+                print(shown(entry.path))
+                num_files += 1
+                num_bytes += entry.num_bytes
+    say(f"{num_files:,} photos to restore, {num_bytes / 1e6:,.1f} MB")
+
+
+@contextmanager
+def opened_if_there(journal_path: Path) -> Iterator[Journal | None]:
+    if not journal_path.exists():
+        yield None
+        return
+    with Journal.open_to_read(journal_path) as journal:
+        yield journal
+
+
+def collection_of(journal: Journal) -> Collection:
+    collection = journal.collection()
+    if collection is None:
+        raise CollectionError("the journal is empty: no run has begun")
+    return collection
+
+
+def shown(path: str) -> str:
+    """A path that any terminal can print."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def say(text: str, style: str | None = None) -> None:
+    # no markup: a path may hold brackets
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+def main() -> None:
+    """The command line, with errors as one line."""
+    stamina.instrumentation.set_on_retry_hooks([])  # the progress shows enough, and their lines would tear it
+    try:
+        app()
+    except RunStopped as error:
+        say(f"stopped: {error}", style="red")
+        sys.exit(EXIT_STOPPED)
+    except (ArchiveError, OSError) as error:
+        say(f"error: {error}", style="red")
+        sys.exit(EXIT_WRONG)

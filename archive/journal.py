@@ -1,0 +1,218 @@
+"""The journal of a collection: what became of each photo, in a SQLite file that a crash at any moment leaves whole.
+
+A photo is noted as begun before anything of it is written, and as done when its output is in place: whatever a crash
+leaves is one or the other.
+"""
+
+import dataclasses
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from filelock import FileLock, Timeout
+
+from archive.errors import CollectionError
+
+Status = Literal["begun", "done", "failed"]
+
+SCHEMA_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE collection (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    source TEXT NOT NULL, destination TEXT NOT NULL, damage_maps TEXT, release TEXT NOT NULL, options TEXT NOT NULL
+);
+CREATE TABLE photos (
+    path TEXT PRIMARY KEY, stamp TEXT NOT NULL, status TEXT NOT NULL, noted TEXT NOT NULL,
+    source_sha256 TEXT, release TEXT, options TEXT,
+    output_sha256 TEXT, output_bytes INTEGER, damage_map_sha256 TEXT,
+    damage_ratio REAL, height_px INTEGER, width_px INTEGER, seconds REAL,
+    reason TEXT, detail TEXT,
+    is_ours INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX photos_by_damage ON photos (status, damage_ratio);
+CREATE INDEX photos_by_reason ON photos (status, reason);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a journal is of. damage_maps: where they go, None if nowhere; release and options: of the last run."""
+
+    source: str
+    destination: str
+    damage_maps: str | None
+    release: str
+    options: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a photo.
+
+    stamp: of the source when it was read; output_*: None if nothing had to be written; is_ours: whether a file at its
+    place in the destination is from here; noted: when, in UTC.
+    """
+
+    path: str
+    stamp: str
+    status: Status
+    noted: str = ""
+    source_sha256: str | None = None
+    release: str | None = None
+    options: str | None = None
+    output_sha256: str | None = None
+    output_bytes: int | None = None
+    damage_map_sha256: str | None = None
+    damage_ratio: float | None = None
+    height_px: int | None = None
+    width_px: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+    detail: str | None = None
+    is_ours: bool = False
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
+# Names that are no UTF-8 go in and out as the bytes they are: CAST makes text of them, `text_factory` reads it
+_WRITE = f"INSERT OR REPLACE INTO photos ({', '.join(COLUMNS)}) VALUES (CAST(? AS TEXT){', ?' * (len(COLUMNS) - 1)})"
+
+
+class Journal:
+    """For any number of threads of one process; others may read along."""
+
+    def __init__(self, connection: sqlite3.Connection, lock: FileLock | None) -> None:
+        self._connection = connection
+        self._lock = lock
+        self._one_at_a_time = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """To write; created if there is none. Raises CollectionError if another process writes to it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise CollectionError(f"another run writes to the journal {path}; wait until it has ended") from error
+        is_new = not path.exists() or path.stat().st_size == 0
+        connection = _connect(path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if is_new:
+            with connection:
+                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        _expect_version(connection, path)
+        return cls(connection, lock)
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self:
+        """Raises CollectionError if there is none."""
+        if not path.is_file():
+            raise CollectionError(f"there is no journal {path}; name the one of your run with --journal")
+        connection = _connect(path)
+        _expect_version(connection, path)
+        return cls(connection, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def collection(self) -> Collection | None:
+        """None before the first run."""
+        columns = [field.name for field in dataclasses.fields(Collection)]
+        row = self._connection.execute(f"SELECT {', '.join(columns)} FROM collection").fetchone()
+        return Collection(*row) if row else None
+
+    def set_collection(self, collection: Collection) -> None:
+        with self._one_at_a_time, self._connection:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO collection VALUES (1, ?, ?, ?, ?, ?)", dataclasses.astuple(collection)
+            )
+
+    def find(self, path: str) -> Record | None:
+        with self._one_at_a_time:
+            row = self._connection.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM photos WHERE path = CAST(? AS TEXT)", (_as_bytes(path),)
+            ).fetchone()
+        return _to_record(row) if row else None
+
+    def note(self, record: Record) -> None:
+        """Durable when it returns."""
+        noted = datetime.now(UTC).isoformat(timespec="seconds")
+        values = dataclasses.asdict(dataclasses.replace(record, noted=noted))
+        with self._one_at_a_time, self._connection:
+            self._connection.execute(_WRITE, (_as_bytes(record.path), *(values[name] for name in COLUMNS[1:])))
+
+    def forget_folders(self) -> None:
+        """Folders that could not be listed are noted with a slash at their end; the next listing tells anew."""
+        with self._one_at_a_time, self._connection:
+            self._connection.execute("DELETE FROM photos WHERE path LIKE '%/'")
+
+    def count(self) -> dict[Status, int]:
+        return {"begun": 0, "done": 0, "failed": 0} | dict(
+            self._connection.execute("SELECT status, COUNT(*) FROM photos GROUP BY status")
+        )
+
+    def totals(self) -> dict[str, float]:
+        """Of the photos that are done: damaged, clean, pixels, seconds, output_bytes."""
+        names = ("damaged", "clean", "pixels", "seconds", "output_bytes")
+        row = self._connection.execute(
+            "SELECT TOTAL(damage_ratio > 0), TOTAL(damage_ratio = 0), TOTAL(height_px * width_px), TOTAL(seconds), "
+            "TOTAL(output_bytes) FROM photos WHERE status = 'done'"
+        ).fetchone()
+        return dict(zip(names, row, strict=True))
+
+    def count_failures(self) -> dict[str, int]:
+        """By reason, the most frequent first."""
+        return dict(
+            self._connection.execute(
+                "SELECT reason, COUNT(*) FROM photos WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
+            )
+        )
+
+    def records(self, status: Status | None = None) -> Iterator[Record]:
+        """By path. Read as they are asked for; leave the journal alone meanwhile."""
+        where, values = ("WHERE status = ?", (status,)) if status else ("", ())
+        yield from self._select(f"{where} ORDER BY path", values)
+
+    def most_damaged(self, most: int) -> list[Record]:
+        """Those that are done and in which something was restored, the most first."""
+        where = "WHERE status = 'done' AND damage_ratio > 0 ORDER BY damage_ratio DESC, path LIMIT ?"
+        return list(self._select(where, (most,)))
+
+    def _select(self, rest: str, values: tuple[Any, ...]) -> Iterator[Record]:
+        for row in self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM photos {rest}", values):
+            yield _to_record(row)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    return connection
+
+
+def _expect_version(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise CollectionError(f"{path} is no journal: {error}; name another with --journal") from error
+    if found != SCHEMA_VERSION:
+        raise CollectionError(f"{path} has version {found}, this software reads journals of version {SCHEMA_VERSION}")
+
+
+def _as_bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _to_record(row: tuple[Any, ...]) -> Record:
+    record = Record(*row)
+    return dataclasses.replace(record, is_ours=bool(record.is_ours))

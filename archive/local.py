@@ -1,0 +1,156 @@
+"""On this machine's device, without a server. The only module of the package that needs torch; imported when asked for.
+
+Photos are decoded, cut, composed and encoded in threads; what the network computes, it computes in one.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from torch import Tensor
+
+from archive.answers import Restored
+from archive.errors import CollectionError, PhotoFailed
+from archive.ways import Options
+from restoration.device import PrecisionChoice, TileGenerator
+from restoration.errors import InvalidOption, PhotoError, RestorationError
+from restoration.photo import decode_photo, encode_photo, measure_photo
+from restoration.release import read_release
+from restoration.restorer import RestoreOptions, Restorer, restore_photo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OnThisDevice:
+    """A release on a device of this machine."""
+
+    def __init__(
+        self,
+        store: Path,
+        options: Options,
+        *,
+        release: str | None = None,
+        device: str = "auto",
+        precision: PrecisionChoice = "auto",
+        batch_size: int = 8,
+        num_at_once: int = 4,
+        max_decoded_pixels: int = 240_000_000,
+    ) -> None:
+        """release: None for the newest that works. max_decoded_pixels: in photos that are in the works together, up to
+        30 bytes each; a larger photo has them all to itself.
+
+        Raises CollectionError if no release can be loaded.
+        """
+        restorer = _load(store, release, device=device, precision=precision, batch_size=batch_size)
+        self.release = restorer.release.version
+        self.num_at_once = num_at_once
+        self._wants_map = options.damage_maps
+        self._options = RestoreOptions(mode=options.mode, sensitivity=options.sensitivity)
+        self._generator = OneThreadGenerator(restorer.generator)
+        self._room = Room(max_decoded_pixels)
+
+    def restore(self, photo: bytes) -> Restored:
+        try:
+            height_px, width_px = measure_photo(photo)
+            with self._room.hold(height_px * width_px):
+                return self._restore(photo)
+        except (PhotoError, InvalidOption) as error:
+            raise PhotoFailed(reason_of(error), str(error)) from error
+
+    def _restore(self, encoded: bytes) -> Restored:
+        photo = decode_photo(encoded)
+        restoration = restore_photo(photo, self._generator, self._options)
+        return Restored(
+            content=encode_photo(photo, restoration.samples),
+            damage_ratio=restoration.damage_ratio,
+            model_version=self.release,
+            damage_map=restoration.encode_damage_map() if self._wants_map else None,
+        )
+
+    def close(self) -> None:
+        self._generator.close()
+
+
+class OneThreadGenerator:
+    """A `TileGenerator` for any number of threads: a thread of its own has the device, the others wait their turn."""
+
+    def __init__(self, generator: TileGenerator) -> None:
+        self._generator = generator
+        self._thread = ThreadPoolExecutor(1, "device")
+
+    @property
+    def batch_size(self) -> int:
+        return self._generator.batch_size
+
+    @property
+    def detector_radius_px(self) -> int:
+        return self._generator.detector_radius_px
+
+    @property
+    def required_evidence(self) -> float:
+        return self._generator.required_evidence
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return self._generator.conditions
+
+    def detect(self, tiles: Tensor) -> Tensor:
+        """See `TileGenerator.detect`."""
+        return self._call(self._generator.detect, tiles)
+
+    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.fill`."""
+        return self._call(self._generator.fill, tiles, mask, conditions)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return self._thread.submit(function, *arguments, **named).result()
+
+
+class Room:
+    """Pixels that may be held decoded at a time, whichever photos they are of."""
+
+    def __init__(self, num_pixels: int) -> None:
+        self._num_pixels = num_pixels
+        self._num_free = num_pixels
+        self._given_back = threading.Condition()
+
+    @contextmanager
+    def hold(self, num_pixels: int) -> Iterator[None]:
+        """Waits until there is room; more than there ever is waits for all of it."""
+        held = min(num_pixels, self._num_pixels)
+        with self._given_back:
+            self._given_back.wait_for(lambda: self._num_free >= held)
+            self._num_free -= held
+        try:
+            yield
+        finally:
+            with self._given_back:
+                self._num_free += held
+                self._given_back.notify_all()
+
+
+def reason_of(error: RestorationError) -> str:
+    """`photo-undecodable` for PhotoUndecodable: as the service names its problems."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
+
+
+def _load(store: Path, version: str | None, *, device: str, precision: PrecisionChoice, batch_size: int) -> Restorer:
+    try:
+        if version is not None:
+            release = read_release(store, version)
+            return Restorer.load(release, device=device, precision=precision, batch_size=batch_size)
+        restorer, refused = Restorer.load_newest(store, device=device, precision=precision, batch_size=batch_size)
+    except RestorationError as error:
+        raise CollectionError(str(error)) from error
+    if restorer is None:
+        reasons = "; ".join(refused.values()) or "it is empty or missing; name another with --model-store"
+        raise CollectionError(f"the model store {store} holds no release that works: {reasons}")
+    return restorer

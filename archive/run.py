@@ -1,0 +1,266 @@
+"""A run: every photo of the source that is not restored yet, restored into the destination.
+
+    listing ── what is not done ──► read ── way ──► restored ── written beside, renamed ──► journal
+
+Photos go through in threads, a few at a time; the listing waits for them.
+"""
+
+import errno
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from archive.answers import Restored
+from archive.errors import PhotoFailed, RunStopped
+from archive.journal import Journal, Record
+from archive.trees import Entry, OnUnreadable, Selection, Tree
+from archive.ways import Options, Way
+from restoration.errors import PhotoError
+from restoration.photo import PhotoLimits, measure_photo
+
+DESTINATION_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+NO_LIMITS = PhotoLimits(max_pixels=2**62, max_side_px=2**31)  # measured for the record only; the way has its limits
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where photos come from and go to; damage_maps: None if they are not wanted."""
+
+    source: Tree
+    destination: Tree
+    damage_maps: Tree | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is taken of the source. limit: photos in this run; max_bytes: of one photo, more is a failure."""
+
+    selection: Selection = Selection()
+    limit: int | None = None
+    max_bytes: int = 256 * 2**20
+    only_damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of each photo."""
+
+    places: Places
+    release: str
+    options: str
+    only_damaged: bool
+
+    def is_reached(self, entry: Entry, known: Record | None) -> bool:
+        """By the journal, and by a look at whether its files are still there."""
+        if known is None or known.status != "done" or known.stamp != entry.stamp:
+            return False
+        if (known.release, known.options) != (self.release, self.options):
+            return False
+        return self._has_output(known) and self._has_damage_map(known)
+
+    def _has_output(self, known: Record) -> bool:
+        if known.output_sha256 is None:
+            return self.only_damaged
+        return self.places.destination.num_bytes(known.path) == known.output_bytes
+
+    def _has_damage_map(self, known: Record) -> bool:
+        if self.places.damage_maps is None or not known.damage_ratio:
+            return True
+        written = known.damage_map_sha256 is not None
+        return written and self.places.damage_maps.num_bytes(damage_map_path(known.path)) is not None
+
+
+@dataclass
+class Tally:
+    """What a run has done so far. Read by whoever shows it; written by the run, under `lock`."""
+
+    num_restored: int = 0
+    num_damaged: int = 0
+    num_skipped: int = 0
+    num_failed: int = 0
+    num_pixels: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, **numbers: int) -> None:
+        with self.lock:
+            for name, number in numbers.items():
+                setattr(self, name, getattr(self, name) + number)
+
+
+class Run:
+    """One call of `go`. Whoever holds it may read `tally` and call `stop` meanwhile, from any thread."""
+
+    def __init__(self, places: Places, journal: Journal, way: Way, options: Options, bounds: Bounds) -> None:
+        self.tally = Tally()
+        self._places = places
+        self._journal = journal
+        self._way = way
+        self._bounds = bounds
+        self._goal = Goal(places, way.release, options.key(), bounds.only_damaged)
+        self._num_begun = 0
+        self._is_at_limit = threading.Event()
+        self._stopped: RunStopped | None = None
+        self._is_stopped = threading.Event()
+
+    def stop(self, reason: RunStopped) -> None:
+        """Finish the photos in the works and begin no other; `go` then raises the reason."""
+        if not self._is_stopped.is_set():
+            self._stopped = reason
+            self._is_stopped.set()
+
+    def go(self) -> Tally:
+        """Raises RunStopped if it ended before its time."""
+        self._journal.forget_folders()
+        slots = threading.Semaphore(2 * self._way.num_at_once)  # one in the works and one waiting for each thread
+
+        def handle(entry: Entry) -> None:
+            try:
+                if not self._has_ended():
+                    self._handle(entry)
+            finally:
+                slots.release()
+
+        with ThreadPoolExecutor(self._way.num_at_once, "photo") as threads:
+            for entry in photos_of(self._places.source, self._bounds.selection, self._note_unlisted):
+                slots.acquire()
+                if self._has_ended():
+                    break
+                threads.submit(handle, entry)
+        if self._stopped is not None:
+            raise self._stopped
+        return self.tally
+
+    def _has_ended(self) -> bool:
+        return self._is_stopped.is_set() or self._is_at_limit.is_set()
+
+    def _handle(self, entry: Entry) -> None:
+        """Whatever is wrong with a photo is noted, and the run goes on."""
+        known = None
+        try:
+            known = self._journal.find(entry.path)
+            if self._goal.is_reached(entry, known):
+                self.tally.add(num_skipped=1)
+            else:
+                self._bring_up_to_date(entry, known)
+        except PhotoFailed as error:
+            self._note_failed(entry, known, error)
+        except RunStopped as error:
+            self.stop(error)
+        except Exception as error:  # a photo must not stop the others, whatever is raised for it
+            self._note_failed(entry, known, PhotoFailed("internal-error", repr(error)[:500]))
+
+    def _bring_up_to_date(self, entry: Entry, known: Record | None) -> None:
+        if entry.num_bytes > self._bounds.max_bytes:
+            raise PhotoFailed(
+                "file-too-large",
+                f"the file has {entry.num_bytes:,} bytes, and the limit is {self._bounds.max_bytes:,}; raise it with "
+                "--max-bytes",
+            )
+        photo = self._read(entry)
+        source_sha256 = hashlib.sha256(photo).hexdigest()
+        same = replace(known, stamp=entry.stamp) if known and known.source_sha256 == source_sha256 else None
+        if same and self._goal.is_reached(entry, same):  # touched, but not changed
+            self._journal.note(same)
+            self.tally.add(num_skipped=1)
+        elif self._may_begin():
+            self._restore(entry, known, photo, source_sha256)
+
+    def _may_begin(self) -> bool:
+        """Counts against the limit."""
+        with self.tally.lock:
+            if self._bounds.limit is not None and self._num_begun >= self._bounds.limit:
+                self._is_at_limit.set()
+                return False
+            self._num_begun += 1
+            return True
+
+    def _restore(self, entry: Entry, known: Record | None, photo: bytes, source_sha256: str) -> None:
+        self._expect_ours(entry, known)
+        begun_seconds = time.perf_counter()
+        restored = self._way.restore(photo)
+        height_px, width_px = measure(restored.content)
+        record = Record(
+            entry.path,
+            entry.stamp,
+            "begun",
+            source_sha256=source_sha256,
+            release=restored.model_version,
+            options=self._goal.options,
+            damage_ratio=restored.damage_ratio,
+            height_px=height_px,
+            width_px=width_px,
+            is_ours=True,
+        )
+        self._journal.note(record)
+        written = self._write(entry.path, restored)
+        seconds = time.perf_counter() - begun_seconds
+        self._journal.note(replace(record, status="done", seconds=seconds, **written))
+        self.tally.add(num_restored=1, num_damaged=int(restored.damage_ratio > 0), num_pixels=height_px * width_px)
+
+    def _read(self, entry: Entry) -> bytes:
+        try:
+            return self._places.source.read(entry.path)
+        except OSError as error:
+            raise PhotoFailed("source-unreadable", explain(error)) from error
+
+    def _expect_ours(self, entry: Entry, known: Record | None) -> None:
+        """Raises PhotoFailed if somebody else put a file where the restored one would go."""
+        if not (known and known.is_ours) and self._places.destination.num_bytes(entry.path) is not None:
+            raise PhotoFailed(
+                "name-taken",
+                "the destination holds a file of that name which no run with this journal wrote; move it away",
+            )
+
+    def _write(self, path: str, restored: Restored) -> dict[str, object]:
+        """Returns what the journal says of it."""
+        written: dict[str, object] = {}
+        is_damaged = restored.damage_ratio > 0
+        try:
+            if restored.damage_map is not None and self._places.damage_maps is not None and is_damaged:
+                self._places.damage_maps.write(damage_map_path(path), restored.damage_map)
+                written["damage_map_sha256"] = hashlib.sha256(restored.damage_map).hexdigest()
+            if is_damaged or not self._bounds.only_damaged:
+                self._places.destination.write(path, restored.content)
+                written["output_sha256"] = hashlib.sha256(restored.content).hexdigest()
+                written["output_bytes"] = len(restored.content)
+        except OSError as error:
+            if error.errno in DESTINATION_IS_FULL:
+                raise RunStopped(
+                    f"the destination takes no more: {explain(error)}; make room, then run again"
+                ) from error
+            raise PhotoFailed("unwritable", explain(error)) from error
+        return written
+
+    def _note_failed(self, entry: Entry, known: Record | None, error: PhotoFailed) -> None:
+        """An earlier output stays where it is, and stays ours."""
+        kept = replace(known, stamp=entry.stamp) if known else Record(entry.path, entry.stamp, "failed")
+        self._journal.note(replace(kept, status="failed", reason=error.reason, detail=error.detail))
+        self.tally.add(num_failed=1)
+
+    def _note_unlisted(self, folder: str, error: OSError) -> None:
+        unlisted = Entry(f"{folder}/", 0, "")
+        self._note_failed(unlisted, self._journal.find(unlisted.path), PhotoFailed("folder-unreadable", explain(error)))
+
+
+def photos_of(source: Tree, selection: Selection, on_unreadable: OnUnreadable) -> Iterator[Entry]:
+    """One after the other, as they are listed."""
+    return (entry for entry in source.entries(on_unreadable) if selection.takes(entry.path))
+
+
+def damage_map_path(path: str) -> str:
+    return f"{path}.png"
+
+
+def measure(content: bytes) -> tuple[int, int]:
+    """Height and width in pixels, by the header."""
+    try:
+        return measure_photo(content, NO_LIMITS)
+    except PhotoError as error:
+        raise PhotoFailed("answer-unreadable", f"what came back is no photo: {error}") from error
+
+
+def explain(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
