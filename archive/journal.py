@@ -158,9 +158,9 @@ class Journal:
             self._connection.execute("DELETE FROM photos WHERE path LIKE '%/'")
 
     def count(self) -> dict[Status, int]:
-        return {"begun": 0, "done": 0, "failed": 0} | dict(
-            self._connection.execute("SELECT status, COUNT(*) FROM photos GROUP BY status")
-        )
+        counts: dict[Status, int] = {"begun": 0, "done": 0, "failed": 0}
+        counts.update(self._connection.execute("SELECT status, COUNT(*) FROM photos GROUP BY status"))
+        return counts
 
     def totals(self) -> dict[str, float]:
         """Of the photos that are done: damaged, clean, pixels, seconds, output_bytes."""

@@ -106,9 +106,8 @@ def _print_lines(tally: Tally, count: Count, console: Console, is_over: threadin
         photos_per_second, megapixels_per_second = rates.look(tally, time.monotonic())
         total = count.left_to_do(tally)
         done = tally.num_restored + tally.num_failed
-        remaining = (
-            "?" if total is None or not photos_per_second else f"{(total - done) / photos_per_second / 3600:.1f}"
-        )
+        is_known = total is not None and photos_per_second > 0
+        remaining = f"{(total - done) / photos_per_second / 3600:.1f}" if total and is_known else "?"
         console.print(
             f"{done:,} of {'?' if total is None else f'{total:,}'} photos, "
             f"{_in_words(photos_per_second, megapixels_per_second)}, {remaining} hours left, "

@@ -54,10 +54,8 @@ def write_table(path: Path, records: Iterable[Record]) -> None:
 
 def render_page(journal: Journal, collection: Collection, most_shown: int) -> Iterator[str]:
     """In pieces: a page with many thumbnails is large."""
-    environment = Environment(
-        loader=PackageLoader("archive", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    yield from environment.get_template("report.html").generate(
+    templates = Environment(loader=PackageLoader("archive", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    yield from templates.get_template("report.html").generate(
         collection=collection,
         counts=journal.count(),
         totals=journal.totals(),

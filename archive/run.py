@@ -38,7 +38,7 @@ class Places:
 class Bounds:
     """What is taken of the source. limit: photos in this run; max_bytes: of one photo, more is a failure."""
 
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     limit: int | None = None
     max_bytes: int = 256 * 2**20
     only_damaged: bool = False
@@ -160,7 +160,7 @@ class Run:
                 "--max-bytes",
             )
         photo = self._read(entry)
-        source_sha256 = hashlib.sha256(photo).hexdigest()
+        source_sha256 = sha256_of(photo)
         same = replace(known, stamp=entry.stamp) if known and known.source_sha256 == source_sha256 else None
         if same and self._goal.is_reached(entry, same):  # touched, but not changed
             self._journal.note(same)
@@ -195,9 +195,8 @@ class Run:
             is_ours=True,
         )
         self._journal.note(record)
-        written = self._write(entry.path, restored)
-        seconds = time.perf_counter() - begun_seconds
-        self._journal.note(replace(record, status="done", seconds=seconds, **written))
+        written = self._write(record, restored)
+        self._journal.note(replace(written, status="done", seconds=time.perf_counter() - begun_seconds))
         self.tally.add(num_restored=1, num_damaged=int(restored.damage_ratio > 0), num_pixels=height_px * width_px)
 
     def _read(self, entry: Entry) -> bytes:
@@ -214,25 +213,22 @@ class Run:
                 "the destination holds a file of that name which no run with this journal wrote; move it away",
             )
 
-    def _write(self, path: str, restored: Restored) -> dict[str, object]:
-        """Returns what the journal says of it."""
-        written: dict[str, object] = {}
-        is_damaged = restored.damage_ratio > 0
+    def _write(self, record: Record, restored: Restored) -> Record:
+        """Returns the record with what was written."""
+        path, is_damaged = record.path, restored.damage_ratio > 0
         try:
             if restored.damage_map is not None and self._places.damage_maps is not None and is_damaged:
                 self._places.damage_maps.write(damage_map_path(path), restored.damage_map)
-                written["damage_map_sha256"] = hashlib.sha256(restored.damage_map).hexdigest()
+                record = replace(record, damage_map_sha256=sha256_of(restored.damage_map))
             if is_damaged or not self._bounds.only_damaged:
                 self._places.destination.write(path, restored.content)
-                written["output_sha256"] = hashlib.sha256(restored.content).hexdigest()
-                written["output_bytes"] = len(restored.content)
+                sha256, num_bytes = sha256_of(restored.content), len(restored.content)
+                record = replace(record, output_sha256=sha256, output_bytes=num_bytes)
         except OSError as error:
             if error.errno in DESTINATION_IS_FULL:
-                raise RunStopped(
-                    f"the destination takes no more: {explain(error)}; make room, then run again"
-                ) from error
+                raise RunStopped(f"the destination takes no more: {explain(error)}; make room, run again") from error
             raise PhotoFailed("unwritable", explain(error)) from error
-        return written
+        return record
 
     def _note_failed(self, entry: Entry, known: Record | None, error: PhotoFailed) -> None:
         """An earlier output stays where it is, and stays ours."""
@@ -260,6 +256,10 @@ def measure(content: bytes) -> tuple[int, int]:
         return measure_photo(content, NO_LIMITS)
     except PhotoError as error:
         raise PhotoFailed("answer-unreadable", f"what came back is no photo: {error}") from error
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def explain(error: OSError) -> str:

@@ -1,13 +1,12 @@
 """Every output against the journal: is it there, and is it what was written?"""
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from archive.journal import Journal, Record
-from archive.run import damage_map_path, explain
+from archive.run import damage_map_path, explain, sha256_of
 from archive.trees import Tree
 
 NUM_AT_ONCE = 8
@@ -48,5 +47,5 @@ def _compare(tree: Tree, path: str, sha256: str) -> str | None:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {explain(error)}"
-    found = hashlib.sha256(content).hexdigest()
+    found = sha256_of(content)
     return None if found == sha256 else f"has sha256 {found[:8]}.., but {sha256[:8]}.. was written"
