@@ -68,7 +68,10 @@ class _Calls:
         }
 
     def _attempts(self) -> Any:
-        return stamina.retry_context(on=self._seconds_to_wait, attempts=None, timeout=self._patience_seconds)
+        patience_seconds = self._patience_seconds
+        return stamina.retry_context(
+            on=self._seconds_to_wait, attempts=None if patience_seconds else 1, timeout=patience_seconds or None
+        )
 
     def _seconds_to_wait(self, error: Exception) -> float | bool:
         if isinstance(error, Unreachable | Unavailable | DeadlineExceeded):

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -272,11 +272,11 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
-def main() -> None:
-    """The command line, with errors as one line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line, with errors as one line. Exits."""
     stamina.instrumentation.set_on_retry_hooks([])  # the progress shows enough, and their lines would tear it
     try:
-        app()
+        app(arguments)
     except RunStopped as error:
         say(f"stopped: {error}", style="red")
         sys.exit(EXIT_STOPPED)

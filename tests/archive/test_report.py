@@ -1,0 +1,96 @@
+"""`archive status`, `report` and `verify`: what is looked at when the run is over."""
+
+import base64
+import csv
+import io
+import re
+from pathlib import Path
+
+import bagit
+import numpy as np
+import pytest
+from PIL import Image
+
+from ..service.serving import encode, scratched_photo
+from .conftest import Archive
+
+
+@pytest.fixture
+def bag(archive: Archive, scans: Path, tmp_path: Path, address: str) -> Path:
+    """The folder of a report, beside which lies what was restored: it is `bag/data`."""
+    (scans / "100% <b>old</b>.png").write_bytes(encode(scratched_photo(64, 32)))
+    journal = ("--journal", tmp_path / "journal.sqlite3")
+    archive("restore", scans, tmp_path / "bag" / "data", "--server", address, *journal)
+    code, told, _ = archive("report", tmp_path / "bag" / "data", tmp_path / "bag", *journal)
+    assert code == 0
+    assert "index.html" in told
+    return tmp_path / "bag"
+
+
+def test_the_manifest_makes_a_bag_that_validates(bag: Path) -> None:
+    assert bagit.Bag(str(bag)).validate()
+    (bag / "data" / "cover.jpg").write_bytes(b"something else")
+    with pytest.raises(bagit.BagValidationError):
+        bagit.Bag(str(bag)).validate()
+
+
+def test_the_table_holds_every_photo(bag: Path) -> None:
+    with (bag / "photos.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {
+        "cover.jpg",
+        "100% <b>old</b>.png",
+        "box 1/album/Schülerin.tif",
+        "box 1/clean.png",
+        "box 1/broken.png",
+    }
+    assert rows["box 1/broken.png"]["reason"] == "photo-undecodable"
+    assert (rows["cover.jpg"]["height_px"], rows["cover.jpg"]["width_px"]) == ("96", "128")
+
+
+def test_the_page_shows_the_most_damaged_first_and_needs_nothing_else(bag: Path) -> None:
+    page = (bag / "index.html").read_text(encoding="utf-8")
+    names = re.findall(r"<strong>(.*?)</strong>", page)
+    assert names[0] == "100% &lt;b&gt;old&lt;/b&gt;.png"
+    assert len(names) == 3
+    assert not re.search(r'(?:src|href)="(?!data:image/jpeg|photos\.csv)', page)
+    assert "photo-undecodable" in page
+
+
+def test_a_photo_is_shown_before_after_and_where(bag: Path) -> None:
+    page = (bag / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="cover.jpg', page)
+    before, after, damage = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("L"), int) for picture in pictures
+    )
+    assert before.shape == after.shape == damage.shape == (96, 128)
+    assert before[40, 65] > 230 > after[40, 65]
+    assert damage[40, 65] > 200
+    assert damage[40, 20] < 50
+
+
+def test_status_counts(archive: Archive, bag: Path) -> None:
+    code, told, _ = archive("status", bag / "data", "--journal", bag.parent / "journal.sqlite3")
+    assert code == 0
+    assert "4 done: 3 with damage, 1 without" in told
+    assert "1 failed\n  1 photo-undecodable" in told
+
+
+def test_verify_finds_what_was_changed_or_lost(archive: Archive, bag: Path) -> None:
+    command = ("verify", bag / "data", "--journal", bag.parent / "journal.sqlite3")
+    code, told, _ = archive(*command)
+    assert (code, told) == (0, "4 checked, 0 not as they were written\n")
+    (bag / "data" / "cover.jpg").write_bytes(b"something else")
+    (bag / "data" / "box 1" / "clean.png").unlink()
+    code, told, _ = archive(*command)
+    assert code == 1
+    assert "cover.jpg has sha256 " in told
+    assert "box 1/clean.png is missing" in told
+    assert "4 checked, 2 not" in told
+
+
+@pytest.mark.parametrize("command", ["status", "report", "verify"])
+def test_without_a_journal_the_message_says_so(archive: Archive, tmp_path: Path, command: str) -> None:
+    code, _, told = archive(command, tmp_path)
+    assert code == 2
+    assert "there is no journal" in told

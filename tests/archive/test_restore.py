@@ -1,0 +1,262 @@
+"""`python -m archive restore`: over HTTP and on this machine's device."""
+
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from ..service.serving import encode, grey_photo, scratched_photo
+from .conftest import Archive, files_of, start_archive
+from .scripted_server import ScriptedServer, problem
+from .scripted_server import restored as restored_answer
+
+PHOTOS = {"cover.jpg", "box 1/album/Schülerin.tif", "box 1/clean.png"}
+
+
+def test_the_tree_is_kept_and_one_bad_file_is_listed(
+    archive: Archive, scans: Path, restored: Path, address: str
+) -> None:
+    before = files_of(scans)
+    code, _, told = archive("restore", scans, restored, "--server", address)
+    assert code == 1
+    assert "3 restored, 2 of them with damage; 0 done before; 1 failed" in told
+    assert "box 1/broken.png: photo-undecodable: " in told
+    after = files_of(restored)
+    assert after.keys() == PHOTOS
+    assert after["box 1/clean.png"] == before["box 1/clean.png"]
+    assert after["cover.jpg"] != before["cover.jpg"]
+    assert files_of(scans) == before
+
+
+def test_both_ways_give_the_same_bytes(
+    archive: Archive, scans: Path, tmp_path: Path, address: str, store: Path
+) -> None:
+    over_http, here = tmp_path / "http", tmp_path / "here"
+    archive("restore", scans, over_http, "--server", address)
+    code, _, told = archive("restore", scans, here, "--local", "--model-store", store, "--at-once", 2)
+    assert code == 1
+    assert "box 1/broken.png: photo-undecodable: " in told
+    assert files_of(here) == files_of(over_http)
+
+
+def test_a_second_run_does_only_what_is_missing(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    (scans / "box 1" / "broken.png").unlink()
+    archive("restore", scans, restored, "--server", scripted.address)
+    (restored / "cover.jpg").unlink()
+    (scans / "box 1" / "clean.png").touch()
+    (scans / "new.png").write_bytes(encode(grey_photo()))
+    scripted.seen.clear()
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address)
+    assert code == 0
+    assert "2 restored, 2 of them with damage; 2 done before; 0 failed" in told
+    assert len(scripted.seen) == 2
+    assert (restored / "cover.jpg").exists()
+
+
+def test_every_photo_is_pinned_to_one_release(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    archive("restore", scans, restored, "--server", scripted.address)
+    assert {query["release"] for query, _ in scripted.seen} == {"0001"}
+    (scans / "new.png").write_bytes(encode(grey_photo()))
+    scripted.answer = lambda _: problem(409, "wrong-release")
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address)
+    assert code == 3
+    assert "changed its release in mid-run" in told
+
+
+def test_other_options_ask_before_they_restore_anew(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    (scans / "box 1" / "broken.png").unlink()
+    archive("restore", scans, restored, "--server", scripted.address)
+    again = ("restore", scans, restored, "--server", scripted.address, "--sensitivity", 0.7)
+    code, _, told = archive(*again)
+    assert code == 2
+    assert "--redo" in told
+    code, _, told = archive(*again, "--redo")
+    assert code == 0
+    assert "3 restored" in told
+
+
+def test_a_service_that_is_gone_stops_the_run_and_consumes_nothing(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    (scans / "box 1" / "broken.png").unlink()
+
+    def gone(_: bytes):
+        scripted.is_ready = False
+        return problem(503, "draining", Retry_After="0")
+
+    scripted.answer = gone
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address, "--patience-seconds", 0.1)
+    assert code == 3
+    assert "no service is ready any more" in told
+    scripted.is_ready, scripted.answer = True, restored_answer
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address)
+    assert code == 0
+    assert "3 restored" in told
+
+
+def test_a_photo_that_takes_the_service_down_does_not_stop_the_others(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    poison = (scans / "cover.jpg").read_bytes()
+    scripted.answer = lambda body: (0, {}, b"") if body == poison else restored_answer(body)
+    command = ("restore", scans, restored, "--server", scripted.address, "--exclude", "broken.png", "--at-once", 1)
+    code, _, told = archive(*command, "--patience-seconds", 0.1)
+    assert code == 1
+    assert "cover.jpg: no-answer: " in told
+    assert files_of(restored).keys() == PHOTOS - {"cover.jpg"}
+
+
+def test_a_file_that_somebody_else_put_there_is_not_replaced(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    restored.mkdir()
+    (restored / "cover.jpg").write_bytes(b"the only copy")
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address)
+    assert code == 1
+    assert "cover.jpg: name-taken: " in told
+    assert (restored / "cover.jpg").read_bytes() == b"the only copy"
+
+
+@pytest.mark.parametrize("inside", [".", "box 1", ".."])
+def test_a_destination_in_the_source_is_refused(archive: Archive, scans: Path, inside: str) -> None:
+    code, _, told = archive("restore", scans, scans / inside, "--server", "http://127.0.0.1:9")
+    assert code == 2
+    assert "lie in one another" in told
+
+
+def test_what_is_chosen_is_what_is_restored(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    run = ("restore", scans, restored, "--server", scripted.address)
+    archive(*run, "--include", "*.TIF", "--include", "box 1/*.png", "--exclude", "broken*")
+    assert files_of(restored).keys() == PHOTOS - {"cover.jpg"}
+    code, listed, told = archive(*run, "--dry-run")
+    assert code == 0
+    assert sorted(listed.splitlines()) == ["box 1/broken.png", "cover.jpg"]
+    assert "2 photos to restore" in told
+    archive(*run, "--limit", 1)
+    assert len(files_of(restored)) == 3
+
+
+def test_only_damaged_photos_and_their_maps(archive: Archive, scans: Path, tmp_path: Path, address: str) -> None:
+    restored, maps = tmp_path / "restored", tmp_path / "maps"
+    run = ("restore", scans, restored, "--server", address, "--damage-maps", maps, "--exclude", "broken.png")
+    code, _, _ = archive(*run, "--only-damaged")
+    assert code == 0
+    assert files_of(restored).keys() == PHOTOS - {"box 1/clean.png"}
+    assert files_of(maps).keys() == {"cover.jpg.png", "box 1/album/Schülerin.tif.png"}
+    _, _, told = archive(*run, "--only-damaged")
+    assert "0 restored, 0 of them with damage; 3 done before" in told
+    archive(*run)
+    assert files_of(restored).keys() == PHOTOS
+
+
+def test_a_dry_run_leaves_nothing_behind(archive: Archive, scans: Path, restored: Path) -> None:
+    code, listed, _ = archive("restore", scans, restored, "--local", "--dry-run")
+    assert code == 0
+    assert set(listed.splitlines()) == PHOTOS | {"box 1/broken.png"}
+    assert not restored.exists()
+
+
+def test_names_that_are_no_utf_8_come_through(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    name = os.fsdecode("Stra\xdfe.png".encode("latin-1"))
+    (scans / name).write_bytes(encode(scratched_photo()))
+    archive("restore", scans, restored, "--server", scripted.address)
+    assert name in files_of(restored)
+    assert archive("report", restored)[0] == 0
+    assert archive("verify", restored)[0] == 0
+    (restored / name).unlink()
+    assert r"Stra\udcdfe.png is missing" in archive("verify", restored)[1]
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    (scans / "film.png").write_bytes(bytes(2_000_000))
+    _, _, told = archive("restore", scans, restored, "--server", scripted.address, "--max-bytes", 1_000_000)
+    assert "film.png: file-too-large: " in told
+
+
+def test_two_runs_at_once_on_one_journal_are_refused(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    codes = []
+
+    def second_run(body: bytes):
+        scripted.answer = restored_answer
+        run = start_archive("restore", scans, restored, "--server", scripted.address)
+        codes.append((run.wait(), run.communicate()[1]))
+        return restored_answer(body)
+
+    scripted.answer = second_run
+    archive("restore", scans, restored, "--server", scripted.address)
+    assert codes[0][0] == 2
+    assert "another run writes to the journal" in codes[0][1]
+
+
+def test_a_signal_lets_what_is_in_the_works_finish(scans: Path, restored: Path, scripted: ScriptedServer) -> None:
+    def stop(body: bytes):
+        run.send_signal(signal.SIGTERM)
+        scripted.answer = restored_answer
+        return restored_answer(body)
+
+    scripted.answer = stop
+    run = start_archive("restore", scans, restored, "--server", scripted.address, "--at-once", 1)
+    _, told = run.communicate()
+    assert run.returncode == 3
+    assert "stopped by a signal" in told
+    assert len(files_of(restored)) == 1
+
+
+def test_a_run_that_is_killed_again_and_again_ends_up_complete(
+    archive: Archive, tmp_path: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    """Killed at random moments, at least five times; whatever the moment, nothing is lost and nothing done twice."""
+    scans = tmp_path / "scans"
+    for number in range(200):
+        (scans / f"box {number // 50}").mkdir(parents=True, exist_ok=True)
+        (scans / f"box {number // 50}" / f"{number}.png").write_bytes(encode(grey_photo(24, 24) + number % 8))
+    moments = random.Random(5)
+    num_kills = 0
+    while num_kills < 5:
+        run = start_archive("restore", scans, restored, "--server", scripted.address, "--at-once", 4)
+        num_seen = len(scripted.seen) + moments.randrange(1, 30)
+        while len(scripted.seen) < num_seen and run.poll() is None:
+            time.sleep(0.001)
+        run.kill()
+        run.communicate()
+        num_kills += 1
+    assert len(files_of(restored)) < 200
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address)
+    assert code == 0, told
+    assert files_of(restored) == files_of(scans)
+    assert len(scripted.seen) <= 200 + 4 * num_kills
+    code, counted, _ = archive("status", restored)
+    assert "200 done" in counted
+    assert "begun" not in counted
+    assert archive("verify", restored)[0] == 0
+
+
+def test_a_journal_survives_the_kill_as_a_whole_database(scans: Path, restored: Path, scripted: ScriptedServer) -> None:
+    def kill(body: bytes):
+        run.kill()
+        return restored_answer(body)
+
+    scripted.answer = kill
+    run = start_archive("restore", scans, restored, "--server", scripted.address)
+    run.communicate()
+    with sqlite3.connect(restored / ".restoration-journal.sqlite3") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
