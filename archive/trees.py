@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from archive.errors import CollectionError
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
-"""Protocols whose stores show an object when all of it has arrived, and never a part of it."""
+"""Protocols whose stores show an object when all of it has arrived, and never a part of it. They know no renaming."""
 
 OnUnreadable = Callable[[str, OSError], None]
 """Told of a path that could not be listed, and why; the listing goes on."""
@@ -94,10 +95,11 @@ class Tree:
             return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Whoever looks sees the old file or the new one. Raises OSError."""
+        """Whoever looks sees the old file or the new one, unless the file system can neither rename nor put a file in
+        one piece. Raises OSError."""
         full = self._full(path)
         self._files.makedirs(full.rpartition("/")[0], exist_ok=True)
-        if OBJECT_STORES & _protocols(self._files):
+        if OBJECT_STORES & _protocols(self._files) or type(self._files).mv is AbstractFileSystem.mv:
             self._files.pipe_file(full, content)
         else:
             beside = _beside(full)

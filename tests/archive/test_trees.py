@@ -52,7 +52,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Tree:
 
 
 def test_what_was_written_is_listed_and_read(tree: Tree) -> None:
-    contents = {"a.jpg": b"1", "box/b c.tif": b"22", "box/ä/%#?.png": b"333"}
+    contents = {"a.jpg": b"1", "box/b c.tif": b"22", "box/ä/[%#?*].png": b"333"}
     for path, content in contents.items():
         tree.write(path, content)
     tree.write("a.jpg", b"4444")
@@ -112,7 +112,7 @@ def test_a_folder_is_listed_as_it_is_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_bucket_is_listed_by_the_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = boto3.client("s3")
-    for number in range(1005):
+    for number in range(1001):
         client.put_object(Bucket="archive", Key=f"many/{number}.jpg", Body=b"1")
     tree = open_tree(f"{bucket}/many")
     assert isinstance(tree, BucketTree)
@@ -122,7 +122,7 @@ def test_a_bucket_is_listed_by_the_page(bucket: str, monkeypatch: pytest.MonkeyP
     entries = tree.entries(expect_readable)
     next(entries)
     assert len(calls) == 1
-    assert len({entry.path for entry in entries}) == 1004
+    assert len({entry.path for entry in entries}) == 1000
     assert len(calls) == 2
 
 
