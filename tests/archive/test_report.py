@@ -18,7 +18,7 @@ from .conftest import Archive
 @pytest.fixture
 def bag(archive: Archive, scans: Path, tmp_path: Path, address: str) -> Path:
     """The folder of a report, beside which lies what was restored: it is `bag/data`."""
-    (scans / "100% <b>.png").write_bytes(encode(scratched_photo(64, 32)))
+    (scans / "old <b>.png").write_bytes(encode(scratched_photo(64, 32)))
     journal = ("--journal", tmp_path / "journal.sqlite3")
     archive("restore", scans, tmp_path / "bag" / "data", "--server", address, *journal)
     code, told, _ = archive("report", tmp_path / "bag" / "data", tmp_path / "bag", *journal)
@@ -39,7 +39,7 @@ def test_the_table_holds_every_photo(bag: Path) -> None:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert rows.keys() == {
         "cover.jpg",
-        "100% <b>.png",
+        "old <b>.png",
         "box 1/album/Schülerin.tif",
         "box 1/clean.png",
         "box 1/broken.png",
@@ -51,7 +51,7 @@ def test_the_table_holds_every_photo(bag: Path) -> None:
 def test_the_page_shows_the_most_damaged_first_and_needs_nothing_else(bag: Path) -> None:
     page = (bag / "index.html").read_text(encoding="utf-8")
     names = re.findall(r"<strong>(.*?)</strong>", page)
-    assert names[0] == "100% &lt;b&gt;.png"
+    assert names[0] == "old &lt;b&gt;.png"
     assert len(names) == 3
     assert not re.search(r'(?:src|href)="(?!data:image/jpeg|photos\.csv)', page)
     assert "photo-undecodable" in page

@@ -59,11 +59,7 @@ def test_what_was_written_is_listed_and_read(tree: Tree) -> None:
     contents["a.jpg"] = b"4444"
     entries = {entry.path: entry for entry in tree.entries(expect_readable)}
     assert {path: tree.read(path) for path in entries} == contents
-    assert {path: entry.num_bytes for path, entry in entries.items()} == {
-        "a.jpg": 4,
-        "box/b c.tif": 2,
-        "box/ä/%#?.png": 3,
-    }
+    assert all(entry.num_bytes == len(contents[path]) for path, entry in entries.items())
     assert tree.num_bytes("a.jpg") == 4
     assert tree.num_bytes("none.jpg") is None
 
