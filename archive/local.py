@@ -18,7 +18,7 @@ from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
 from restoration.device import PrecisionChoice, TileGenerator
 from restoration.errors import InvalidOption, PhotoError, RestorationError
-from restoration.photo import decode_photo, encode_photo, measure_photo
+from restoration.photo import History, count_pixels, decode_photo
 from restoration.release import read_release
 from restoration.restorer import RestoreOptions, Restorer, restore_photo
 
@@ -56,8 +56,7 @@ class OnThisDevice:
 
     def restore(self, photo: bytes) -> Restored:
         try:
-            height_px, width_px = measure_photo(photo)
-            with self._room.hold(height_px * width_px):
+            with self._room.hold(count_pixels(photo)):
                 return self._restore(photo)
         except (PhotoError, InvalidOption) as error:
             raise PhotoFailed(reason_of(error), str(error)) from error
@@ -66,7 +65,7 @@ class OnThisDevice:
         photo = decode_photo(encoded)
         restoration = restore_photo(photo, self._generator, self._options)
         return Restored(
-            content=encode_photo(photo, restoration.samples),
+            content=restoration.encode(photo, history=History(self.release, restoration.damage_ratio)),
             damage_ratio=restoration.damage_ratio,
             model_version=self.release,
             damage_map=restoration.encode_damage_map() if self._wants_map else None,
