@@ -10,6 +10,7 @@ RestorationError
 ├── ReleaseError               the model store or a release in it is at fault
 │   ├── NoRelease              the store holds no release that can be served
 │   ├── ReleaseInvalid         a release fails its checks: manifest, checksum, shapes, self-test
+│   ├── StoreUnreachable       the store does not answer, or broke off; it may the next time
 │   ├── ReleaseExists          a release is immutable; its number is taken
 │   └── ReleaseWorse           a run is worse than the newest release, and is not published
 └── TrainingError              the training job cannot go on
@@ -67,6 +68,10 @@ class NoRelease(ReleaseError):
 
 class ReleaseInvalid(ReleaseError):
     """A release fails its checks: manifest, checksums, shapes or golden self-test."""
+
+
+class StoreUnreachable(ReleaseError):
+    """The store does not answer, or broke off in the middle. It may be otherwise the next time."""
 
 
 class ReleaseExists(ReleaseError):

@@ -106,11 +106,16 @@ class Release:
         return _read_checked(path, record, f"release {self.version}: {name}")
 
 
+def is_version(name: str) -> bool:
+    """Whether that is a release's number."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def list_releases(store: Path) -> list[str]:
     """The numbers of the releases present, newest last. Nothing is verified; a store that is missing is empty."""
     if not store.is_dir():
         return []
-    versions = (entry.name for entry in store.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir())
+    versions = (entry.name for entry in store.iterdir() if is_version(entry.name) and entry.is_dir())
     return sorted(versions, key=int)
 
 
@@ -123,7 +128,7 @@ def read_release(store: Path, version: str) -> Release:
     if version not in versions:
         raise NoRelease(f"{store} holds no release {version}; it holds {', '.join(versions) or 'none'}")
     path = store / version
-    release = Release(version, path, _read_manifest(path / MANIFEST, version))
+    release = Release(version, path, read_manifest(path / MANIFEST, version))
     for name in release.manifest.files:
         release.read(name)
     return release
@@ -147,7 +152,8 @@ def weight_names(num_parts: int) -> list[str]:
     return [WEIGHTS] if num_parts == 1 else [f"{WEIGHTS}.{part}-of-{num_parts}" for part in range(1, num_parts + 1)]
 
 
-def _read_manifest(path: Path, version: str) -> Manifest:
+def read_manifest(path: Path, version: str) -> Manifest:
+    """The manifest alone; no other file is looked at. Raises ReleaseInvalid."""
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ReleaseInvalid(f"release {version}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes")

@@ -15,6 +15,7 @@ from restoration.errors import InvalidOption
 from service.errors import KeysInvalid
 from service.keys_command import KEYS_FILE_VARIABLE, keys_command
 from service.logs import configure_logs
+from service.releases import open_store_of
 from service.server import serve
 from service.settings import ENV_PREFIX, Settings, unknown_settings
 
@@ -41,6 +42,10 @@ def serve_with_settings() -> int:
         return refuse_to_start(explain_validation(error))
     except InvalidOption as error:
         return refuse_to_start([f"{ENV_PREFIX}DEVICE: {error}"])
+    try:
+        open_store_of(settings)
+    except InvalidOption as error:
+        return refuse_to_start([f"{ENV_PREFIX}MODEL_STORE: {error}"])
     configure_logs(settings)
     for name in unknown_settings(os.environ):
         log.warning("unknown setting ignored; see docs/configuration.md", name=name)

@@ -59,6 +59,9 @@ class Metrics:
         for result in ("activated", "refused"):
             self.reloads.labels(result)  # there from the start: an increase from nothing is none to Prometheus
         self.ready = Gauge("restore_ready", "1 while photos can be restored, as /readyz has it", registry=self.registry)
+        self.store_up = Gauge(
+            "restore_model_store_up", "1 if the model store answered when it was last looked at", registry=self.registry
+        )
         self.model_info = Gauge(
             "restore_model_info", "1 for the release being served", ["version", "sha256"], registry=self.registry
         )

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import structlog
 
-from restoration.errors import NoRelease, ReleaseError, RestorationError
-from restoration.release import list_releases, read_release
+from restoration.errors import NoRelease, ReleaseError, RestorationError, StoreUnreachable
+from restoration.remote_store import Fingerprint
 from restoration.restorer import Restorer
+from restoration.stores import Store, open_store
 from service.errors import NotReady, ReleasePinned, ReleaseRefused, WrongRelease
 from service.metrics import Metrics
 from service.settings import Settings
 from service.threads import call_in
 
 log = structlog.get_logger(__name__)
-
-Fingerprint = tuple[tuple[str, int, int], ...]
-"""(name, size in bytes, time of change in ns) of a release's files."""
 
 
 class Releases:
@@ -35,12 +33,14 @@ class Releases:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
         self._passed_over = -1  # the newest number that was there when an administrator chose
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
         self.reason = "the newest release is being loaded"
+        self.store_problem: str | None = None
 
     def restorer(self, version: str | None = None) -> Restorer:
         """The active release's. Raises NotReady, and WrongRelease when `version` is another one."""
@@ -53,10 +53,9 @@ class Releases:
     def present(self) -> list[str]:
         """Versions in the store, newest last. Raises NotReady if it cannot be read."""
         try:
-            return list_releases(self._settings.model_store)
-        except OSError as error:
-            store = self._settings.model_store
-            raise NotReady(f"the model store {store} cannot be read: {error.strerror}") from error
+            return self._store.versions()
+        except StoreUnreachable as error:
+            raise NotReady(str(error)) from error
 
     async def watch(self) -> None:
         """Until it is cancelled."""
@@ -84,6 +83,7 @@ class Releases:
 
     def load_newest(self) -> None:
         """Make the newest release active that loads, if it is newer than the active one; note why others did not."""
+        self._look_at_store()
         try:
             candidates = self._candidates()
         except NotReady as error:
@@ -94,6 +94,18 @@ class Releases:
                 return
         if self.active is None:
             self.reason = self._why_none(candidates)
+
+    def _look_at_store(self) -> None:
+        """Where it does not answer, what is known of it stays known, and what was copied can be served."""
+        before = self.store_problem
+        try:
+            self._store.refresh()
+            self.store_problem = None
+        except StoreUnreachable as error:
+            self.store_problem = str(error)
+            if before is None:
+                log.warning("the model store does not answer", reason=self.store_problem)
+        self._metrics.store_up.set(self.store_problem is None)
 
     def _candidates(self) -> list[str]:
         """Those that may take the active one's place, newest last."""
@@ -116,7 +128,7 @@ class Releases:
 
     def _try_to_load(self, version: str) -> bool:
         try:
-            fingerprint = fingerprint_of(self._settings.model_store / version)
+            fingerprint = self._store.fingerprint(version)
         except OSError:  # it is being written or removed this moment: the next look will tell
             self.refused[version] = "its files cannot be read"
             return False
@@ -126,8 +138,7 @@ class Releases:
             self._activate(self._load(version))
         # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
         except Exception as error:
-            # Anything else, memory or a file that could not be read for one, may be otherwise the next time
-            if isinstance(error, ReleaseError) and not isinstance(error.__cause__, OSError):
+            if is_lasting(error):
                 self._refused_as[version] = fingerprint
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
             self._metrics.reloads.labels("refused").inc()
@@ -137,7 +148,7 @@ class Releases:
 
     def _load(self, version: str) -> Restorer:
         return Restorer.load(
-            read_release(self._settings.model_store, version),
+            self._store.read(version),
             device=self._settings.device,
             precision=self._settings.precision,
             batch_size=self._settings.batch_size,
@@ -152,7 +163,9 @@ class Releases:
         log.info("release active", version=release.version, device=str(restorer.device), precision=restorer.precision)
 
     def _why_none(self, candidates: list[str]) -> str:
-        store, pinned = self._settings.model_store, self._settings.model_version
+        if self.store_problem:
+            return self.store_problem
+        store, pinned = self._store, self._settings.model_version
         if candidates:
             refusals = "; ".join(f"{version}: {self.refused[version]}" for version in reversed(candidates))
             return f"no release in {store} passes its checks: {refusals}"
@@ -160,11 +173,17 @@ class Releases:
         return f"{wanted}; publish one, it is picked up within {self._settings.store_poll_seconds:g} seconds"
 
 
-def fingerprint_of(release_path: Path) -> Fingerprint:
-    """Cheap to take, and different when anything in the folder was changed: a refused release is then tried again."""
-    files = sorted(path for path in release_path.rglob("*") if path.is_file())
-    stats = [(str(path.relative_to(release_path)), path.stat()) for path in files]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+def open_store_of(settings: Settings) -> Store:
+    """Raises InvalidOption for a URL that cannot be opened."""
+    return open_store(settings.model_store, copies=settings.model_copies, num_copies=settings.max_model_copies)
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether a release as it is would fail alike the next time. Not what memory, a disk or the network is to blame
+    for."""
+    return isinstance(error, ReleaseError) and not (
+        isinstance(error, StoreUnreachable) or isinstance(error.__cause__, OSError)
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -60,10 +60,12 @@ class ReleaseState(BaseModel):
 
 
 class Models(BaseModel):
-    """`active` is null and `reason` set while no release is served."""
+    """`active` is null and `reason` set while no release is served; `store_problem` says why the store could not be looked
+    at the last time, while what was known of it is served."""
 
     active: str | None
     reason: str | None
+    store_problem: str | None
     releases: list[ReleaseState]
 
 
@@ -229,6 +231,7 @@ def models(context: Context) -> Models:
     return Models(
         active=active.release.version if active else None,
         reason=None if active else context.releases.reason,
+        store_problem=context.releases.store_problem,
         releases=[release_state(context, version) for version in reversed(context.releases.present())],
     )
 

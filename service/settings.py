@@ -12,12 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from restoration.remote_store import URL_PATTERN
 from service import tracing
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
+
+
+StoreUrl = Annotated[str, Field(pattern=URL_PATTERN)]
 
 
 class Settings(BaseSettings):
@@ -40,7 +44,15 @@ class Settings(BaseSettings):
         description="sites whose pages may call, such as `https://photos.example.org`, with commas between them",
     )
 
-    model_store: Path = Field(default=REPOSITORY_MODEL_STORE, description="folder of releases")
+    model_store: Path | StoreUrl = Field(
+        default=REPOSITORY_MODEL_STORE,
+        description="folder of releases, or an fsspec URL such as `s3://bucket/releases`",
+    )
+    model_copies: Path = Field(
+        default=Path("~/.cache/photo-restoration"),
+        description="folder for copies of releases from a store that is a URL",
+    )
+    max_model_copies: int = Field(default=3, ge=2, description="releases of which a copy is kept")
     model_version: str | None = Field(
         default=None,
         pattern=r"^\d{4,}$",

@@ -11,6 +11,7 @@ import typer
 
 from restoration.device import choose_device
 from restoration.errors import RestorationError
+from restoration.stores import address_of
 from training.jobs import (
     Data,
     calibrate_run,
@@ -29,7 +30,7 @@ from training.recipes import RecipeName
 from training.samples import NAMES, crop_sample
 from training.trainer import RunSettings, recipe_record
 
-STORE = Path(__file__).parent.parent / "model_store"
+STORE = str(Path(__file__).parent.parent / "model_store")
 RUN = Path("runs/latest")
 
 app = typer.Typer(
@@ -76,7 +77,9 @@ Weights = Annotated[
     Path | None, typer.Option(help="Folder with LPIPS's AlexNet weights; without it LPIPS is left out.")
 ]
 NumCases = Annotated[int, typer.Option(help="Cases of each family of damage.", min=1)]
-Store = Annotated[Path, typer.Option(help="The model store that the service loads from.")]
+Store = Annotated[
+    str, typer.Option(help="The model store that the service loads from: a folder, or a URL such as s3://bucket/releases.")
+]
 Licence = Annotated[str, typer.Option(help="For the model card: which licences the training data have.")]
 About = Annotated[str, typer.Option(help="For the model card: what the training data are.")]
 Failures = Annotated[str, typer.Option(help="For the model card: what is known to fail.")]
@@ -174,7 +177,7 @@ def evaluate_command(
         lpips_weights=lpips_weights,
         num_cases=num_cases,
         device=choose_device(device),
-        store=model_store,
+        store=address_of(model_store),
     )
 
 
@@ -202,7 +205,7 @@ def publish_command(
         run,
         report=report,
         overlays=overlays,
-        store=model_store,
+        store=address_of(model_store),
         about=about,
         licence=licence,
         failures=failures,
@@ -257,13 +260,13 @@ def run_command(
         lpips_weights=lpips_weights,
         num_cases=num_cases,
         device=settings.device,
-        store=model_store,
+        store=address_of(model_store),
     )
     publish(
         run,
         report=report,
         overlays=overlays,
-        store=model_store,
+        store=address_of(model_store),
         about=about,
         licence=licence,
         failures=failures,

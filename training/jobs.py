@@ -16,6 +16,7 @@ from rich.console import Console
 from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.generator import DetectFill
 from restoration.release import load_generator, read_release
+from restoration.stores import StoreAddress
 from restoration.tensors import to_samples
 from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
 from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
@@ -192,7 +193,7 @@ def evaluate_runs(
     lpips_weights: Path | None,
     num_cases: int,
     device: torch.device,
-    store: Path,
+    store: StoreAddress,
 ) -> None:
     """store: the newest release in it is measured on the same cases, for `publish` to compare with."""
     lpips = LPIPS(lpips_weights) if lpips_weights else None
@@ -247,7 +248,7 @@ def publish(
     *,
     report: Path,
     overlays: Path | None,
-    store: Path,
+    store: StoreAddress,
     about: str,
     licence: str,
     failures: str,

@@ -3,16 +3,20 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
-from restoration.publishing import publish_release
-from restoration.release import Release, list_releases, load_generator, read_release
+from restoration.publishing import LAST_NUMBER, publish_release
+from restoration.release import Release, load_generator
+from restoration.remote_store import RemoteStore
+from restoration.stores import Store, StoreAddress, open_store
 from training.cases import Case, png_of
 from training.evaluation import mean_over_damaged, or_nan
 from training.trainer import generator_from_checkpoint, weights_digest
@@ -22,6 +26,9 @@ WEIGHTS_MEASURED = "SHA-256 of the weights"
 NEWEST_MEASURED = "newest release before"
 """What a report says of the release that it measured on the same cases."""
 RUN_MEASURED = "the run's name in the tables"
+COPIES = Path("~/.cache/photo-restoration/training")
+"""Where copies of releases are kept that lie in a store elsewhere; not the service's, which keeps its own number."""
+NUM_COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ trains, evaluates and publishes a release from your own photographs, with damage
 
 def publish_run(
     run: Path,
-    store: Path,
+    store: StoreAddress,
     *,
     golden: Case,
     report: Path,
@@ -122,9 +129,9 @@ def publish_run(
         failures=failures,
         forced=f"\nPublished without regard to the release before it: {force}\n" if force else "",
     )
-    return publish_release(
-        store,
-        generator,
+    publish = partial(
+        publish_release,
+        generator=generator,
         golden=png_of(golden.damaged),
         report_dir=report,
         model_card=card,
@@ -134,13 +141,30 @@ def publish_run(
         code_revision=code_revision,
         created=created,
     )
+    return publish(store) if isinstance(store, Path) else _publish_elsewhere(store, publish)
 
 
-def newest_release(store: Path) -> Release | None:
-    """The newest release that this version can load."""
-    for version in reversed(list_releases(store)):
+def _publish_elsewhere(url: str, publish: Callable[[Path], Release]) -> Release:
+    """Published in a folder first, under the number that is next in the store; then uploaded, and read back."""
+    remote = RemoteStore(url)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / LAST_NUMBER).write_text(f"{remote.highest_number()}\n", encoding="ascii")
+        release = publish(Path(folder))
+        remote.upload(release)
+    return _open(url).read(release.version)
+
+
+def _open(store: StoreAddress) -> Store:
+    return open_store(store, copies=COPIES, num_copies=NUM_COPIES)
+
+
+def newest_release(store: StoreAddress) -> Release | None:
+    """The newest release that this version can load. Raises StoreUnreachable."""
+    opened = _open(store)
+    opened.refresh()
+    for version in reversed(opened.versions()):
         with suppress(ReleaseInvalid):
-            release = read_release(store, version)
+            release = opened.read(version)
             load_generator(release)
             return release
     return None
@@ -151,7 +175,7 @@ def identity_of(release: Release) -> str:
     return f"release {release.version}, created {release.manifest.created:%Y-%m-%d %H:%M:%S}"
 
 
-def expect_no_worse(evaluation: Mapping[str, Any], store: Path, force: str | None) -> None:
+def expect_no_worse(evaluation: Mapping[str, Any], store: StoreAddress, force: str | None) -> None:
     """Raises ReleaseWorse if the run lost against the newest release on the same cases, DataError if that was not
     measured."""
     newest = newest_release(store)

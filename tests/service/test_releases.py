@@ -1,6 +1,7 @@
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from restoration.release import Release
+from restoration.remote_store import RemoteStore
 from restoration.restorer import Restoration, Restorer, restore_photo
+from restoration.stores import FolderStore
 from service.releases import Releases
 
+from ..s3 import Cable, cable_to_s3, empty_bucket, needs_s3
 from .key_files import add, bearer
 from .serving import (
     MakeClient,
@@ -46,6 +50,7 @@ def test_the_models_name_the_active_release(client: TestClient) -> None:
     assert client.get("/models").json() == {
         "active": "0001",
         "reason": None,
+        "store_problem": None,
         "releases": [{"version": "0001", "state": "active", "reason": None}],
     }
     assert client.get("/readyz").json() == {"status": "ready", "release": "0001"}
@@ -375,3 +380,63 @@ def test_a_pinned_release_stays_whatever_an_administrator_asks_for(make_client: 
     assert "RESTORE_MODEL_VERSION=0001" in problem["detail"]
     assert operator.activate("0001").status_code == 200
     assert operator.serves() == "0001"
+# --- a store elsewhere ------------------------------------------------------------------------------------------------
+
+URL = "s3://archive/releases"
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    with cable_to_s3() as cable:
+        empty_bucket(cable, "archive")
+        yield cable
+
+
+def upload(version: str, store: Path) -> None:
+    RemoteStore(URL).upload(FolderStore(store).read(version))
+
+
+def store_up(client: TestClient) -> float:
+    return next(iter(context_of(client).metrics.store_up.collect())).samples[0].value
+
+
+def wait_for(client: TestClient, key: str, has: Callable[[Any], bool]) -> Any:
+    give_up_at = time.monotonic() + 60.0
+    while not has(value := client.get("/models").json()[key]):
+        assert time.monotonic() < give_up_at, value
+        time.sleep(0.05)
+    return value
+
+
+@needs_s3
+def test_a_store_that_fails_in_mid_download_leaves_the_old_release_serving_and_is_shown(
+    make_client: MakeClient, own_store: Path, cable: Cable, tmp_path: Path
+) -> None:
+    upload("0001", own_store)
+    client = make_client(model_store=URL, model_copies=tmp_path / "copies", store_poll_seconds=0.05)
+    assert client.post("/restore", content=PHOTO).headers["x-model-version"] == "0001"
+    assert (client.get("/models").json()["store_problem"], store_up(client)) == (None, 1.0)
+    cable.break_when_asked_for(b"/0002/generator.safetensors")
+    with cable.bypassed():
+        upload(publish(own_store), own_store)
+    assert "0002/generator.safetensors" in wait_until_refused(client, "0002")
+    assert reloads(client)["refused"] >= 1.0
+    assert "could not be listed" in wait_for(client, "store_problem", bool)
+    assert store_up(client) == 0.0
+    assert client.post("/restore", content=PHOTO).headers["x-model-version"] == "0001"
+    cable.mend()
+    wait_until_active(client, "0002")
+    wait_for(client, "store_problem", lambda problem: problem is None)
+
+
+@needs_s3
+def test_a_release_whose_files_disagree_with_its_manifest_is_refused_and_the_one_before_it_is_served(
+    make_client: MakeClient, own_store: Path, cable: Cable, tmp_path: Path
+) -> None:
+    upload("0001", own_store)
+    upload(publish(own_store), own_store)
+    RemoteStore(URL)._files.pipe_file("archive/releases/0002/README.md", b"another card")
+    client = make_client(model_store=URL, model_copies=tmp_path / "copies")
+    models = client.get("/models").json()
+    assert (models["active"], [release["state"] for release in models["releases"]]) == ("0001", ["refused", "active"])
+    assert "README.md has 12 bytes in s3://archive/releases" in models["releases"][0]["reason"]
