@@ -78,7 +78,8 @@ Weights = Annotated[
 ]
 NumCases = Annotated[int, typer.Option(help="Cases of each family of damage.", min=1)]
 Store = Annotated[
-    str, typer.Option(help="The model store that the service loads from: a folder, or a URL such as s3://bucket/releases.")
+    str,
+    typer.Option(help="The model store that the service loads from: a folder, or a URL such as s3://bucket/releases."),
 ]
 Licence = Annotated[str, typer.Option(help="For the model card: which licences the training data have.")]
 About = Annotated[str, typer.Option(help="For the model card: what the training data are.")]

@@ -419,7 +419,8 @@ def test_a_store_that_fails_in_mid_download_leaves_the_old_release_serving_and_i
     cable.break_when_asked_for(b"/0002/generator.safetensors")
     with cable.bypassed():
         upload(publish(own_store), own_store)
-    assert "0002/generator.safetensors" in wait_until_refused(client, "0002")
+    releases = wait_for(client, "releases", lambda releases: releases[0]["state"] == "refused")
+    assert "could not give 0002/generator.safetensors" in releases[0]["reason"]
     assert reloads(client)["refused"] >= 1.0
     assert "could not be listed" in wait_for(client, "store_problem", bool)
     assert store_up(client) == 0.0
