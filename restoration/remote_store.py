@@ -128,6 +128,6 @@ class RemoteStore:
             raise
         except Exception as error:
             raise StoreUnreachable(
-                f"the model store {self} could not {what} ({type(error).__name__}: {str(error)[:300]}); check the network "
-                "and the credentials"
+                f"the model store {self} could not {what} ({type(error).__name__}: {str(error)[:300]}); check the "
+                "network and the credentials"
             ) from error

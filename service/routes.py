@@ -60,8 +60,8 @@ class ReleaseState(BaseModel):
 
 
 class Models(BaseModel):
-    """`active` is null and `reason` set while no release is served; `store_problem` says why the store could not be looked
-    at the last time, while what was known of it is served."""
+    """`active` is null and `reason` set while no release is served; `store_problem` says why the store could not be
+    looked at the last time."""
 
     active: str | None
     reason: str | None
