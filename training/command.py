@@ -26,6 +26,7 @@ from training.jobs import (
 from training.overlays import build_bank
 from training.photos import load_photos
 from training.pictures import save_sheet
+from training.ranks import expect_alone, join_ranks
 from training.recipes import RecipeName
 from training.samples import NAMES, crop_sample
 from training.trainer import RunSettings, recipe_record
@@ -118,18 +119,20 @@ def train_command(
     """
     resolved = resolve_recipe(recipe, photos, steps_factor, seed)
     data = Data(photos, damaged, overlays)
-    settings = RunSettings(
-        folder=run,
-        device=choose_device(device),
-        precision=getattr(torch, precision),
-        num_workers=workers,
-        max_seconds=None if minutes is None else minutes * 60,
-    )
-    if dry_run:
-        shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from}
-        show({**shown, "recipe": recipe_record(resolved)})
-        return
-    train(resolved, data, settings, resume=resume, start_from=start_from)
+    with join_ranks(device) as (ranks, own_device):
+        settings = RunSettings(
+            folder=run,
+            device=own_device,
+            precision=getattr(torch, precision),
+            num_workers=workers,
+            max_seconds=None if minutes is None else minutes * 60,
+            ranks=ranks,
+        )
+        if dry_run:
+            shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from}
+            show({**shown, "recipe": recipe_record(resolved)})
+            return
+        train(resolved, data, settings, resume=resume, start_from=start_from)
 
 
 @app.command("calibrate")
@@ -241,6 +244,7 @@ def run_command(
     A few of them are held out, to be measured on. Exit code 0 when a release was published, 1 when SIGTERM stopped the
     training with a checkpoint (--resume goes on exactly from there), 2 for an error that can be mended.
     """
+    expect_alone("run")
     resolved = resolve_recipe(recipe, photos, steps_factor, seed)
     expect_held_out(photos, resolved.held_out_share)
     data = Data(photos, None, overlays)

@@ -126,8 +126,9 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     elif release is not None:
         num_taken, num_all = trainer.take_weights(load_generator(release)), len(trainer.generator.state_dict())
         console.print(f"took {num_taken} of {num_all} weights from release {release.version}")
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if settings.ranks.is_first:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     finished = trainer.train()
     console.print(f"{'finished' if finished else 'stopped'} at step {trainer.step:,} of {recipe.num_steps:,}")
     return finished

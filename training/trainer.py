@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from training.damage import Pairs
 from training.discriminator import PatchGAN
 from training.pairs import BatchShape, PairSource, batch_seed, iterate_batches
 from training.pictures import draw_sheet, save_sheet, tensors_to_rows
+from training.ranks import ONE_PROCESS, Ranks
 from training.recipes import Phase, Recipe
 from training.steps import StepLosses, condition_channels, run_step, trained_part
 
@@ -43,6 +44,7 @@ class RunSettings:
     log_every_steps: int = 20
     max_seconds: float | None = None
     """Stop with a checkpoint after this long, to be resumed; None trains to the end."""
+    ranks: Ranks = ONE_PROCESS
 
 
 class Trainer:
@@ -86,7 +88,7 @@ class Trainer:
                 shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage)
                 workers = self.settings.num_workers
                 for pairs in iterate_batches(self.source, steps, shape, self.settings.device, workers):
-                    losses = self._train_step(pairs, phase, self.step - first)
+                    losses = self._train_step(self.settings.ranks.own_rows(pairs), phase, self.step - first)
                     self.step += 1
                     self.trained_seconds = before + time.monotonic() - started
                     self._report(losses, phase, writer, show)
@@ -100,7 +102,7 @@ class Trainer:
         generator_optimiser, judge_optimiser = self.optimisers[phase.trains], self.optimisers["discriminator"]
         rate = learning_rate(phase, step_in_phase)
         device = self.settings.device
-        rng = torch.Generator(device).manual_seed(batch_seed(self.recipe.seed + 1, self.step))
+        rng = torch.Generator(device).manual_seed(self._step_seed())
         self.generator.train()
         is_mixed = self.settings.precision != torch.float32
         with torch.autocast(device.type, dtype=self.settings.precision, enabled=is_mixed):
@@ -113,11 +115,17 @@ class Trainer:
         self._update_average(part, step_in_phase)
         return losses
 
+    def _step_seed(self) -> int:
+        """Another one for each process: the rows that it has are others."""
+        ranks = self.settings.ranks
+        return batch_seed(self.recipe.seed + 1, self.step * ranks.world_size + ranks.rank)
+
     def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor, network: nn.Module, rate: float) -> None:
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.settings.ranks.average_gradients(network)
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.recipe.max_gradient_norm or math.inf)
         self._expect_finite({"the gradient": norm})
         optimiser.step()
@@ -146,17 +154,21 @@ class Trainer:
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
-    def _open_curves(self) -> SummaryWriter:
-        return SummaryWriter(str(self.settings.folder / "curves"), purge_step=self.step)
+    def _open_curves(self) -> AbstractContextManager[SummaryWriter | None]:
+        if not self.settings.ranks.is_first:
+            return nullcontext()
+        return SummaryWriter(str(self.settings.folder / "curves"), purge_step=self.step + 1)
 
-    def _report(self, losses: StepLosses, phase: Phase, writer: SummaryWriter, show: "_Show") -> None:
+    def _report(self, losses: StepLosses, phase: Phase, writer: SummaryWriter | None, show: "_Show") -> None:
         settings = self.settings
         if self.step % settings.log_every_steps == 0:
-            shown = {name: float(loss.detach()) for name, loss in losses.shown.items()}
+            shown = settings.ranks.average(losses.shown)
+            if writer is None:
+                return
             for name, value in shown.items():
                 writer.add_scalar(f"{phase.trains}/{name}", value, self.step)
             show(self.step, f"{phase.trains}: " + ", ".join(f"{name} {value:.4f}" for name, value in shown.items()))
-        if self.step % settings.sample_every_steps == 0:
+        if settings.ranks.is_first and self.step % settings.sample_every_steps == 0:
             self.save_samples(phase)
         if self.step % settings.checkpoint_every_steps == 0:
             self.save()
@@ -179,7 +191,8 @@ class Trainer:
 
     def _should_stop(self, elapsed_seconds: float) -> bool:
         limit = self.settings.max_seconds
-        return self._stop_requested or (limit is not None and elapsed_seconds >= limit)
+        wants_to = self._stop_requested or (limit is not None and elapsed_seconds >= limit)
+        return self.settings.ranks.any(wants_to, self.settings.device)
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
@@ -199,6 +212,8 @@ class Trainer:
                 signal.signal(each, handler)
 
     def save(self) -> None:
+        if not self.settings.ranks.is_first:
+            return
         state: dict[str, Any] = {
             "recipe": recipe_record(self.recipe),
             "step": self.step,
