@@ -43,7 +43,7 @@ class Ranks:
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         distributed.all_reduce(flat)
-        averages = (flat / self.world_size).split([gradient.numel() for gradient in gradients])
+        averages = torch.split(flat / self.world_size, [gradient.numel() for gradient in gradients])
         for gradient, average in zip(gradients, averages, strict=True):
             gradient.copy_(average.view_as(gradient))
 

@@ -65,6 +65,17 @@ def test_a_run_becomes_a_release_that_loads_and_says_where_it_comes_from(run, go
     assert restoration.samples.shape == (256, 256, 3)
 
 
+def test_a_run_is_published_to_a_store_elsewhere_under_its_next_number(run, golden, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "COPIES", tmp_path / "copies")
+    url = (tmp_path / "elsewhere").as_uri()
+    about = {"data": "", "licence": "", "failures": "", "force": "it is the second"}
+    for version in ("0001", "0002"):
+        published = publish_run(run, url, golden=golden, report=run / "report", **about)
+        assert published.version == version
+        Restorer.load(read_release(tmp_path / "elsewhere", version), device="cpu")
+    assert identity_of(newest_release(url)) == identity_of(published)
+
+
 def test_the_model_card_states_data_licence_scores_and_failures(run, golden, tmp_path):
     card = (publish(run, tmp_path, golden).path / "README.md").read_text()
     for stated in ("two photographs", "Public domain.", "nothing yet.", "an abacus", "6 steps", "| nothing |"):
