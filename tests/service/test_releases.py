@@ -348,7 +348,7 @@ def test_a_refused_release_is_tried_again_when_an_administrator_asks(
 ) -> None:
     operator = Operator(make_client, own_store)
     publish(own_store)
-    monkeypatch.setattr("service.releases.fingerprint_of", lambda path: ())  # nothing seems to have changed
+    monkeypatch.setattr("restoration.stores._fingerprint_of", lambda path: ())  # nothing seems to have changed
     weights = own_store / "0002" / "generator.safetensors"
     intact = weights.read_bytes()
     weights.write_bytes(b"not weights")
@@ -380,6 +380,8 @@ def test_a_pinned_release_stays_whatever_an_administrator_asks_for(make_client: 
     assert "RESTORE_MODEL_VERSION=0001" in problem["detail"]
     assert operator.activate("0001").status_code == 200
     assert operator.serves() == "0001"
+
+
 # --- a store elsewhere ------------------------------------------------------------------------------------------------
 
 URL = "s3://archive/releases"
