@@ -195,7 +195,7 @@ def test_a_newer_release_takes_over_without_one_failed_request(make_client: Make
     assert {status for status, _ in answers} == {200}
     assert {version for _, version in answers} == {"0001", "0002", "0003"}
     assert [release["state"] for release in client.get("/models").json()["releases"]] == ["active"] + ["present"] * 2
-    assert reloads(client) == {"activated": 3.0}
+    assert reloads(client) == {"activated": 3.0, "refused": 0.0}
     assert 'restore_model_info{sha256="' in client.get("/metrics").text
     assert 'version="0002"' not in client.get("/metrics").text
 
@@ -328,7 +328,7 @@ def test_a_release_published_after_an_administrator_moved_back_takes_over(
 def test_activating_the_active_release_passes_newer_ones_over(make_client: MakeClient, own_store: Path) -> None:
     operator = Operator(make_client, own_store)
     assert operator.activate("0001").status_code == 200
-    assert reloads(operator.client) == {"activated": 1.0}, "it is not loaded again"
+    assert reloads(operator.client) == {"activated": 1.0, "refused": 0.0}, "it is not loaded again"
 
 
 def test_a_failed_activation_leaves_the_active_release_serving(make_client: MakeClient, own_store: Path) -> None:
