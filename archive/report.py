@@ -17,6 +17,9 @@ from archive.bag import write_bag_files
 from archive.journal import COLUMNS, Collection, Journal, Record
 from archive.run import damage_map_path
 from archive.trees import Tree, open_tree
+from restoration.errors import PhotoError
+from restoration.photo import Photo, decode_photo
+from restoration.photo_colours import Bytes
 
 THUMBNAIL_PX = 320
 MOST_FAILURES_SHOWN = 200
@@ -80,42 +83,43 @@ def show_photos(records: list[Record], collection: Collection) -> Iterator[Shown
 
 def show_photo(record: Record, source: Tree, destination: Tree, damage_maps: Tree | None) -> Shown:
     """The map of the run where it kept one, else where the two differ."""
-    before, after = open_picture(source, record.path), open_picture(destination, record.path)
+    before, after = open_photo(source, record.path), open_photo(destination, record.path)
     damage = None
     if damage_maps is not None and record.damage_map_sha256 is not None:
-        damage = open_picture(damage_maps, damage_map_path(record.path))
-    elif before is not None and after is not None:
-        damage = draw_changes(before, after)
-    orientation = before.getexif().get(ORIENTATION_TAG, 1) if before is not None else 1
-    return Shown(record, *(to_data_uri(picture, orientation) for picture in (before, after, damage)))
+        damage_map = open_photo(damage_maps, damage_map_path(record.path))
+        damage = damage_map.colour() if damage_map else None
+    elif before and after:
+        damage = draw_changes(before.colour(), after.colour())
+    orientation = before.metadata.orientation if before else 1
+    pictures = (before.colour() if before else None, after.colour() if after else None, damage)
+    return Shown(record, *(to_data_uri(picture, orientation) for picture in pictures))
 
 
-def open_picture(tree: Tree, path: str) -> Image.Image | None:
-    """None for what is missing, or is no picture any more: the page shows the others."""
+def open_photo(tree: Tree, path: str) -> Photo | None:
+    """None for what is missing, or is no photo any more: the page shows the others."""
     try:
-        picture = Image.open(io.BytesIO(tree.read(path)))
-        picture.load()
-    except (OSError, ValueError, Image.DecompressionBombError):
+        return decode_photo(tree.read(path))
+    except (OSError, PhotoError):
         return None
-    return picture
 
 
-def draw_changes(before: Image.Image, after: Image.Image) -> Image.Image | None:
-    """White where a restored sample is not the old one, by more than an encoder's doing. Grey, of the photos' size."""
-    if before.size != after.size:
+def draw_changes(before: Bytes, after: Bytes) -> Bytes | None:
+    """(H, W, 3) each; returns (H, W), white where a restored sample is not the old one, by more than an encoder's
+    doing. None if they are not of one size."""
+    if before.shape != after.shape:
         return None
-    changed = np.zeros((before.height, before.width), bool)
+    changed = np.zeros(before.shape[:2], bool)
     for channel in range(3):  # one at a time: a scan is large
-        old, new = (np.asarray(picture.convert("RGB").getchannel(channel), np.int16) for picture in (before, after))
+        old, new = (picture[:, :, channel].astype(np.int16) for picture in (before, after))
         changed |= np.abs(old - new) > CHANGED_LEVELS
-    return Image.fromarray(changed)
+    return np.where(changed, np.uint8(255), np.uint8(0))
 
 
-def to_data_uri(picture: Image.Image | None, orientation: int) -> str:
+def to_data_uri(picture: Bytes | None, orientation: int) -> str:
     """A small JPEG, turned as the photo's orientation tag has it."""
     if picture is None:
         return ""
-    thumbnail = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    thumbnail = Image.fromarray(picture)
     thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     thumbnail.getexif()[ORIENTATION_TAG] = orientation
     thumbnail = ImageOps.exif_transpose(thumbnail)

@@ -22,6 +22,9 @@ from service.settings import ENV_PREFIX, Settings, unknown_settings
 log = structlog.get_logger(__name__)
 
 EXIT_WRONG_USE = 2
+USAGE = """\
+usage: python -m service                  serve, with the settings from the environment; see docs/configuration.md
+       python -m service keys add NAME    make an API key; see docs/security.md"""
 
 
 def main(arguments: Sequence[str] = ()) -> int:
@@ -30,7 +33,10 @@ def main(arguments: Sequence[str] = ()) -> int:
             return serve_with_settings()
         case ["keys", *rest]:
             return keys_command(rest)
-    print(f"unknown argument {arguments[0]}; usage: python -m service [keys add NAME]", file=sys.stderr)
+        case ["-h" | "--help"]:
+            print(USAGE)
+            return 0
+    print(f"unknown argument {arguments[0]}\n{USAGE}", file=sys.stderr)
     return EXIT_WRONG_USE
 
 

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..service.serving import encode, scratched_photo
+from archive.journal import Record
+from archive.report import show_photo
+from archive.trees import open_tree
+
+from ..service.serving import encode, grey_photo, scratched_photo
 from .conftest import Archive
 
 
@@ -67,6 +71,15 @@ def test_a_photo_is_shown_before_after_and_where(bag: Path) -> None:
     assert before[40, 65] > 230 > after[40, 65]
     assert damage[40, 65] > 200
     assert damage[40, 20] < 50
+
+
+def test_a_16_bit_photo_is_shown_in_its_own_tones(tmp_path: Path) -> None:
+    samples = np.asarray(grey_photo())[:, :, 0].astype(np.uint16) * 257
+    (tmp_path / "deep.tif").write_bytes(encode(samples, "TIFF"))
+    folder = open_tree(str(tmp_path))
+    shown = show_photo(Record("deep.tif", "", "done"), folder, folder, None)
+    before = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.before.partition(",")[2]))).convert("L"), int)
+    assert np.abs(before - samples // 257).max() < 12
 
 
 def test_status_counts(archive: Archive, bag: Path) -> None:

@@ -116,6 +116,30 @@ def test_a_photo_that_takes_the_service_down_does_not_stop_the_others(
     assert files_of(restored).keys() == PHOTOS - {"cover.jpg"}
 
 
+def test_a_photo_that_the_service_has_no_room_for_fails_for_the_reason_it_gave(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    scripted.answer = lambda _: problem(429, "quota-exceeded", Retry_After="0")
+    command = ("restore", scans, restored, "--server", scripted.address, "--include", "cover.jpg")
+    code, _, told = archive(*command, "--patience-seconds", 0.1)
+    assert code == 1
+    assert "cover.jpg: quota-exceeded: " in told
+
+
+def test_a_journal_that_takes_no_more_stops_the_run(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    command = ("restore", scans, restored, "--server", scripted.address, "--exclude", "broken.png")
+    archive(*command, "--limit", 1)
+    with sqlite3.connect(restored / ".restoration-journal.sqlite3") as journal:
+        refuse = "BEFORE INSERT ON photos BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        journal.execute(f"CREATE TRIGGER full {refuse}")
+    journal.close()
+    code, _, told = archive(*command)
+    assert code == 3
+    assert "the journal takes no more: database or disk is full; make room" in told
+
+
 def test_a_file_that_somebody_else_put_there_is_not_replaced(
     archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
 ) -> None:

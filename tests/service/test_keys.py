@@ -103,6 +103,11 @@ def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.Captur
     assert "usage" in capsys.readouterr().err
 
 
+def test_the_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "python -m service keys add NAME" in capsys.readouterr().out
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kyes"]) == 2
     assert "unknown argument kyes" in capsys.readouterr().err
