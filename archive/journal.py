@@ -8,6 +8,7 @@ import dataclasses
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
-from archive.errors import CollectionError
+from archive.errors import CollectionError, RunStopped
 
 Status = Literal["begun", "done", "failed"]
 
@@ -132,9 +133,18 @@ class Journal:
         row = self._connection.execute(f"SELECT {', '.join(columns)} FROM collection").fetchone()
         return Collection(*row) if row else None
 
+    @contextmanager
+    def _written(self) -> Iterator[sqlite3.Connection]:
+        """One change, durable at the end. Raises RunStopped: without its journal, a run must not go on."""
+        try:
+            with self._one_at_a_time, self._connection:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise RunStopped(f"the journal takes no more: {error}; make room on its disk, run again") from error
+
     def set_collection(self, collection: Collection) -> None:
-        with self._one_at_a_time, self._connection:
-            self._connection.execute(
+        with self._written() as connection:
+            connection.execute(
                 "INSERT OR REPLACE INTO collection VALUES (1, ?, ?, ?, ?, ?)", dataclasses.astuple(collection)
             )
 
@@ -146,16 +156,16 @@ class Journal:
         return _to_record(row) if row else None
 
     def note(self, record: Record) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. Raises RunStopped, as all that writes here does."""
         noted = datetime.now(UTC).isoformat(timespec="seconds")
         values = dataclasses.asdict(dataclasses.replace(record, noted=noted))
-        with self._one_at_a_time, self._connection:
-            self._connection.execute(_WRITE, (_as_bytes(record.path), *(values[name] for name in COLUMNS[1:])))
+        with self._written() as connection:
+            connection.execute(_WRITE, (_as_bytes(record.path), *(values[name] for name in COLUMNS[1:])))
 
     def forget_folders(self) -> None:
         """Folders that could not be listed are noted with a slash at their end; the next listing tells anew."""
-        with self._one_at_a_time, self._connection:
-            self._connection.execute("DELETE FROM photos WHERE path LIKE '%/'")
+        with self._written() as connection:
+            connection.execute("DELETE FROM photos WHERE path LIKE '%/'")
 
     def count(self) -> dict[Status, int]:
         counts: dict[Status, int] = {"begun": 0, "done": 0, "failed": 0}

@@ -120,6 +120,8 @@ class Run:
             try:
                 if not self._has_ended():
                     self._handle(entry)
+            except RunStopped as error:
+                self.stop(error)
             finally:
                 slots.release()
 
@@ -137,7 +139,7 @@ class Run:
         return self._is_stopped.is_set() or self._is_at_limit.is_set()
 
     def _handle(self, entry: Entry) -> None:
-        """Whatever is wrong with a photo is noted, and the run goes on."""
+        """Whatever is wrong with a photo is noted, and the run goes on. Raises RunStopped if it can't."""
         known = None
         try:
             known = self._journal.find(entry.path)
@@ -147,8 +149,8 @@ class Run:
                 self._bring_up_to_date(entry, known)
         except PhotoFailed as error:
             self._note_failed(entry, known, error)
-        except RunStopped as error:
-            self.stop(error)
+        except RunStopped:
+            raise
         except Exception as error:  # a photo must not stop the others, whatever is raised for it
             self._note_failed(entry, known, PhotoFailed("internal-error", repr(error)[:500]))
 

@@ -82,7 +82,8 @@ class OverHttp:
             # be taken for the fault of every photo that is left.
             if not self._client.is_any_ready():
                 raise RunStopped(f"no service is ready any more: {error}; start it, then run this again") from error
-            raise PhotoFailed("no-answer", str(error)) from error
+            reason = error.kind if isinstance(error, Unavailable) else "no-answer"
+            raise PhotoFailed(reason, str(error)) from error
         except ServiceProblem as error:
             request = f" (request {error.request_id})" if error.request_id else ""
             raise PhotoFailed(error.kind, f"{error.detail}{request}") from error
