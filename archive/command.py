@@ -42,7 +42,8 @@ console = Console(stderr=True)
 
 Destination = Annotated[str, typer.Argument(help="Folder or address (s3://...) that the restored photos are in.")]
 JournalFile = Annotated[
-    Path | None, typer.Option("--journal", help="The journal's file [in DESTINATION; for a bucket, in this folder].")
+    Path | None,
+    typer.Option("--journal", help="The journal's file; by default in DESTINATION, for a bucket in this folder."),
 ]
 
 
@@ -55,16 +56,22 @@ def restore_command(
     journal: JournalFile = None,
     mode: Annotated[Literal["auto", "tile", "resize"], typer.Option(help="As of the service.")] = "auto",
     sensitivity: Annotated[float, typer.Option(help="How readily something counts as damage.", min=0, max=1)] = 0.5,
-    release: Annotated[str | None, typer.Option(help="Such as 0004 [the journal's, else the active one].")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="Such as 0004; by default the journal's, else the active one.")
+    ] = None,
     redo: Annotated[
         bool, typer.Option("--redo", help="Restore anew what was restored by another release or with other options.")
     ] = False,
-    include: Annotated[list[str] | None, typer.Option(help="Names or paths to take [those of photos].")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Names or paths to take; by default those of photos.")
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Names or paths to leave out.")] = None,
     limit: Annotated[int | None, typer.Option(help="Restore at most so many in this run.", min=1)] = None,
     only_damaged: Annotated[bool, typer.Option("--only-damaged", help="Write photos with damage only.")] = False,
     damage_maps: Annotated[str | None, typer.Option(help="Folder or address for maps of what was found.")] = None,
-    at_once: Annotated[int | None, typer.Option(help="Photos in the works [8; with --local 2 a core].", min=1)] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Photos in the works; by default 8, with --local 2 a core.", min=1)
+    ] = None,
     max_bytes: Annotated[int, typer.Option(help="Bytes of one file; more is a failure.", min=1)] = Bounds.max_bytes,
     patience_seconds: Annotated[float, typer.Option(help="How long to wait for a service that is away.", min=0)] = 600,
     model_store: Annotated[Path, typer.Option(help="With --local: where the releases are.")] = STORE,
@@ -130,7 +137,7 @@ def status_command(destination: Destination, journal: JournalFile = None) -> Non
 @app.command("report")
 def report_command(
     destination: Destination,
-    folder: Annotated[Path | None, typer.Argument(help="Where the report goes [DESTINATION-report].")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Where the report goes; by default DESTINATION-report.")] = None,
     journal: JournalFile = None,
     most: Annotated[int, typer.Option(help="Show so many photos, the most damaged first.", min=0)] = 200,
 ) -> None:
