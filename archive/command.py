@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -97,7 +97,7 @@ def restore_command(
         list_what_is_left(places, bounds, options, journal_path, release)
         return
     expect_folder(places.source)
-    with Journal.open(journal_path) as opened:
+    with Journal.open(journal_path) as opened, ExitStack() as closing:
         known = opened.collection()
         wanted = choose_release(release, known, redo=redo)
         way: Way
@@ -108,13 +108,14 @@ def restore_command(
             way = OnThisDevice(model_store, options, release=wanted, device=device, num_at_once=num_at_once)
         else:
             num_at_once = at_once or 8
-            client = Client(*(server or ()), patience_seconds=patience_seconds, max_connections=num_at_once + 1)
+            settings = {"patience_seconds": patience_seconds, "max_connections": num_at_once + 1}
+            client = closing.enter_context(Client(*(server or ()), **settings))
+            if not client.is_any_ready():
+                say(f"no service is ready at {', '.join(client.servers.addresses)}; waiting {patience_seconds:g} s")
             way = OverHttp(client, options, release=wanted, num_at_once=num_at_once)
-        try:
-            opened.set_collection(agree(known, places, way.release, options, redo=redo))
-            tally = go(Run(places, opened, way, options, bounds), places, bounds)
-        finally:
-            way.close()
+        closing.callback(way.close)
+        opened.set_collection(agree(known, places, way.release, options, redo=redo))
+        tally = go(Run(places, opened, way, options, bounds), places, bounds)
         tell(tally, opened)
     if tally.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)

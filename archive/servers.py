@@ -30,6 +30,9 @@ class Servers:
     def __init__(self, addresses: Sequence[str]) -> None:
         if not addresses:
             raise CollectionError("no address of a service was given; name one, such as http://127.0.0.1:8000")
+        for address in addresses:
+            if not address.startswith(("http://", "https://")):
+                raise CollectionError(f"{address} is no address of a service; name one such as http://127.0.0.1:8000")
         self._servers = [Server(address.rstrip("/")) for address in dict.fromkeys(addresses)]
         self._lock = threading.Lock()
 

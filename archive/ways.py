@@ -57,7 +57,12 @@ class OverHttp:
         """release: the one to insist on; None for the one that is active. Raises CollectionError or a ServiceError."""
         self._client = client
         self._options = options
-        self.release = release or _common_release(client.active_releases())
+        self.release = _common_release(client.active_releases())
+        if release not in (None, self.release):
+            raise CollectionError(
+                f"the run is of release {release}, but {self.release} is served; serve {release} "
+                f"(RESTORE_MODEL_VERSION={release}), or restore everything anew by {self.release} with --redo"
+            )
         self.num_at_once = num_at_once
 
     def restore(self, photo: bytes) -> Restored:

@@ -140,6 +140,33 @@ def test_a_journal_that_takes_no_more_stops_the_run(
     assert "the journal takes no more: database or disk is full; make room" in told
 
 
+def test_a_release_that_is_not_served_is_refused_and_leaves_the_journal_free(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    command = ("restore", scans, restored, "--server", scripted.address, "--exclude", "broken.png")
+    code, _, told = archive(*command, "--release", "0099")
+    assert code == 2
+    assert "the run is of release 0099, but 0001 is served" in told
+    assert scripted.seen == []
+    code, _, _ = archive(*command)
+    assert code == 0
+
+
+def test_a_service_that_is_not_there_yet_is_waited_for_aloud(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    scripted.is_ready = False
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address, "--patience-seconds", 0.1)
+    assert code == 2
+    assert f"no service is ready at {scripted.address}; waiting 0.1 s" in told
+
+
+def test_an_address_without_its_scheme_is_refused_at_once(archive: Archive, scans: Path, restored: Path) -> None:
+    code, _, told = archive("restore", scans, restored, "--server", "localhost:8000")
+    assert code == 2
+    assert "localhost:8000 is no address of a service" in told
+
+
 def test_a_file_that_somebody_else_put_there_is_not_replaced(
     archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
 ) -> None:
@@ -168,7 +195,7 @@ def test_what_is_chosen_is_what_is_restored(
     assert code == 0
     assert sorted(listed.splitlines()) == ["box 1/broken.png", "cover.jpg"]
     assert "2 photos to restore" in told
-    archive(*run, "--limit", 1)
+    archive(*run, "--exclude", "broken*", "--limit", 1)
     assert len(files_of(restored)) == 3
 
 
