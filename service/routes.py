@@ -36,6 +36,7 @@ ONLY_OF_ACTIVATION = frozenset({"no-release", "release-pinned", "release-refused
 OF_ACTIVATION = ONLY_OF_ACTIVATION | {
     *("key-missing", "key-unknown", "scope-missing", "quota-exceeded", "invalid-parameter", "not-ready")
 }
+SMALLEST_RATIO = 0.000001
 
 router = APIRouter()
 metrics_router = APIRouter()
@@ -187,12 +188,17 @@ def restored_headers(restored: Restored, version: str, etag: str) -> dict[str, s
         "Content-Type": restored.answer.media_type,
         "ETag": etag,
         "X-Model-Version": version,
-        "X-Damage-Ratio": f"{restored.damage_ratio:.6f}",
+        "X-Damage-Ratio": ratio_text(restored.damage_ratio),
         "Server-Timing": server_timing(restored.timing),
     }
     if restored.answer.file_name:
         headers["Content-Disposition"] = f'inline; filename="{restored.answer.file_name}"'
     return headers
+
+
+def ratio_text(damage_ratio: float) -> str:
+    """Six decimals; never 0 where anything was restored, since 0 says that the photo is the one that came."""
+    return f"{max(damage_ratio, SMALLEST_RATIO) if damage_ratio else 0.0:.6f}"
 
 
 def server_timing(timing: Timing) -> str:

@@ -10,6 +10,8 @@ import tifffile
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from service.routes import ratio_text
+
 from .serving import assert_problem, decode, encode, grey_photo, scratched_photo
 
 
@@ -121,6 +123,12 @@ def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: 
     assert info["release"] == "0001"
     assert info["format"] == "jpeg"
     assert info["damage_ratio"] == pytest.approx(float(answer.headers["x-damage-ratio"]), abs=1e-6)
+
+
+def test_the_ratio_of_a_single_pixel_in_a_large_scan_is_not_0() -> None:
+    assert ratio_text(1 / 100_000_000) == "0.000001"
+    assert ratio_text(0.0546875) == "0.054688"
+    assert ratio_text(0.0) == "0.000000"
 
 
 def deep_tiff(samples: np.ndarray) -> bytes:
