@@ -42,7 +42,7 @@ class OnThisDevice:
         max_decoded_pixels: int = 240_000_000,
     ) -> None:
         """release: None for the newest that works. max_decoded_pixels: in photos that are in the works together, up to
-        30 bytes each; a larger photo has them all to itself.
+        30 bytes each, 45 where channels have 16 bits; a larger photo has them all to itself.
 
         Raises CollectionError if no release can be loaded.
         """

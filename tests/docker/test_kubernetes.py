@@ -5,6 +5,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.settings import Settings
+
 from .processes import REPOSITORY
 
 KUBERNETES = REPOSITORY / "docker" / "kubernetes"
@@ -45,6 +47,16 @@ def test_every_container_is_confined(path: Path) -> None:
     for container in [*pod["containers"], *pod.get("initContainers", [])]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_memory_limit_holds_the_photos_and_uploads_that_are_let_in() -> None:
+    container = load(KUBERNETES / "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    set_here = {each["name"].removeprefix("RESTORE_").lower(): each["value"] for each in container["env"]}
+    settings = Settings(max_decoded_pixels=int(set_here["max_decoded_pixels"]))
+    needed_bytes = 45 * settings.max_decoded_pixels + settings.max_buffered_bytes + 2**30  # and the process itself
+    limit = container["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+    assert needed_bytes <= int(limit.removesuffix("Gi")) * 2**30
 
 
 @pytest.mark.parametrize("name", ["service.yaml", "disruption-budget.yaml", "network-policy.yaml", "autoscaler.yaml"])
