@@ -208,12 +208,17 @@ class Run:
             raise PhotoFailed("source-unreadable", explain(error)) from error
 
     def _expect_ours(self, entry: Entry, known: Record | None) -> None:
-        """Raises PhotoFailed if somebody else put a file where the restored one would go."""
-        if not (known and known.is_ours) and self._places.destination.num_bytes(entry.path) is not None:
-            raise PhotoFailed(
-                "name-taken",
-                "the destination holds a file of that name which no run with this journal wrote; move it away",
-            )
+        """Raises PhotoFailed if somebody else put a file where the restored one, or its damage map, would go."""
+        if known and known.is_ours:
+            return
+        targets = [(self._places.destination, entry.path)]
+        if self._places.damage_maps is not None:
+            targets.append((self._places.damage_maps, damage_map_path(entry.path)))
+        for tree, path in targets:
+            if tree.num_bytes(path) is not None:
+                raise PhotoFailed(
+                    "name-taken", f"{tree.address} holds {path}, which no run with this journal wrote; move it away"
+                )
 
     def _write(self, record: Record, restored: Restored) -> Record:
         """Returns the record with what was written."""

@@ -178,6 +178,18 @@ def test_a_file_that_somebody_else_put_there_is_not_replaced(
     assert (restored / "cover.jpg").read_bytes() == b"the only copy"
 
 
+def test_a_file_where_a_damage_map_would_go_is_not_replaced(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "cover.jpg.png").write_bytes(b"the only copy")
+    command = ("restore", scans, restored, "--server", scripted.address, "--damage-maps", tmp_path / "maps")
+    code, _, told = archive(*command, "--include", "cover.jpg")
+    assert code == 1
+    assert "cover.jpg: name-taken: " in told
+    assert (tmp_path / "maps" / "cover.jpg.png").read_bytes() == b"the only copy"
+
+
 @pytest.mark.parametrize("inside", [".", "box 1", ".."])
 def test_a_destination_in_the_source_is_refused(archive: Archive, scans: Path, inside: str) -> None:
     code, _, told = archive("restore", scans, scans / inside, "--server", "http://127.0.0.1:9")
