@@ -25,6 +25,7 @@ _PROBLEMS: dict[int, type[ServiceProblem]] = {
     415: PhotoRefused,
     422: PhotoRefused,
     429: Unavailable,
+    502: Unavailable,  # a proxy whose service is being started again
     503: Unavailable,
     504: DeadlineExceeded,
 }

@@ -94,7 +94,7 @@ def restore_command(
     bounds = Bounds(selection, limit, max_bytes, only_damaged)
     journal_path = journal or default_journal(places.destination)
     if dry_run:
-        list_what_is_left(places, bounds, options, journal_path, release)
+        list_what_is_left(places, bounds, options, journal_path, release, redo=redo)
         return
     expect_folder(places.source)
     with Journal.open(journal_path) as opened, ExitStack() as closing:
@@ -237,13 +237,16 @@ def tell(tally: Tally, journal: Journal) -> None:
 
 
 def list_what_is_left(
-    places: Places, bounds: Bounds, options: Options, journal_path: Path, release: str | None
+    places: Places, bounds: Bounds, options: Options, journal_path: Path, release: str | None, *, redo: bool
 ) -> None:
-    """By size and time of change alone: nothing is read, no service is asked, nothing is written."""
+    """By size and time of change alone: nothing is read, no service is asked, nothing is written.
+
+    Which release would do it anew only a service knows: with `redo` and no release, that is all of them.
+    """
     num_files = num_bytes = 0
     with opened_if_there(journal_path) as journal:
         known = journal.collection() if journal else None
-        goal = Goal(places, choose_release(release, known, redo=False) or "", options.key(), bounds.only_damaged)
+        goal = Goal(places, choose_release(release, known, redo=redo) or "", options.key(), bounds.only_damaged)
         for entry in photos_of(places.source, bounds.selection, lambda folder, error: say(f"{folder}: {error}")):
             if num_files == bounds.limit:
                 break

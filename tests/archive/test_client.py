@@ -74,10 +74,12 @@ def test_what_will_not_pass_is_not_tried_again(scripted: ScriptedServer, status:
 
 def test_what_may_pass_is_tried_again(scripted: ScriptedServer) -> None:
     hang_up = (0, {}, b"")
-    scripted.say_first(problem(503, "queue-full", Retry_After="0"), hang_up, problem(504, "deadline-exceeded"))
+    bad_gateway = (502, {"Content-Type": "text/html"}, b"<h1>Bad gateway</h1>")
+    busy, late = problem(503, "queue-full", Retry_After="0"), problem(504, "deadline-exceeded")
+    scripted.say_first(busy, hang_up, late, bad_gateway)
     with Client(scripted.address) as client:
         assert client.restore(b"photo").content == b"photo"
-    assert len(scripted.seen) == 4
+    assert len(scripted.seen) == 5
 
 
 def test_retry_after_is_honoured(scripted: ScriptedServer) -> None:

@@ -207,6 +207,8 @@ def test_what_is_chosen_is_what_is_restored(
     assert code == 0
     assert sorted(listed.splitlines()) == ["box 1/broken.png", "cover.jpg"]
     assert "2 photos to restore" in told
+    _, listed, _ = archive(*run, "--dry-run", "--redo")
+    assert set(listed.splitlines()) == PHOTOS | {"box 1/broken.png"}
     archive(*run, "--exclude", "broken*", "--limit", 1)
     assert len(files_of(restored)) == 3
 
