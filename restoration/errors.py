@@ -5,7 +5,9 @@ RestorationError
 │   ├── UnsupportedFormat      not a format on the list
 │   ├── UnsupportedPhoto       the format is taken, but not this kind of photo (floating point, animation)
 │   ├── PhotoUndecodable       the bytes are damaged or are not what they claim to be
-│   └── PhotoTooLarge          more pixels, or a longer side, than the limit
+│   ├── PhotoTooLarge          more pixels, or a longer side, than the limit
+│   ├── MetadataTooLarge       more profile, EXIF, XMP and texts than the limit
+│   └── PhotoUnsafe            decoding it takes more time or memory than it may, or brings the decoder down
 ├── InvalidOption              an option is out of range, or cannot be had for this photo
 ├── ReleaseError               the model store or a release in it is at fault
 │   ├── NoRelease              the store holds no release that can be served
@@ -52,6 +54,20 @@ class PhotoTooLarge(PhotoError):
         )
         self.height_px = height_px
         self.width_px = width_px
+
+
+class MetadataTooLarge(PhotoError):
+    """The photo carries more profile, EXIF, XMP and texts than the limit."""
+
+    def __init__(self, found_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the photo carries {found_bytes:,} bytes of metadata (profile, EXIF, XMP, texts), but the limit is "
+            f"{limit_bytes:,}; save it without what is not needed"
+        )
+
+
+class PhotoUnsafe(PhotoError):
+    """Decoding it takes more time or memory than it may, or brings the decoder down."""
 
 
 class InvalidOption(RestorationError):

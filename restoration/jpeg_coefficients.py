@@ -6,8 +6,11 @@ files are written by its libjpeg-turbo; progressive ones by its mozjpeg, which i
 """
 
 import ctypes
+import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -73,8 +76,7 @@ def replace_samples(
     None if the file holds coefficients that JPEG has no code for: it is damaged, and decodes all the same.
 
     Raises PhotoUndecodable if the coefficients can't be read, OSError if there is no room for temporary files."""
-    with tempfile.TemporaryDirectory(prefix="photo-") as folder:
-        source, target = Path(folder, "source.jpg"), Path(folder, "target.jpg")
+    with _temporary_file() as source, _temporary_file() as target:
         source.write_bytes(encoded)
         planes = _read(source, layout)
         if any(plane.min() < -_MAX_COEFFICIENT - 1 or plane.max() > _MAX_COEFFICIENT for plane in planes):
@@ -83,6 +85,17 @@ def replace_samples(
             _transform_row_of_units(planes, layout, before, after, top)
         _write(source, target, planes, layout)
         return target.read_bytes()
+
+
+@contextmanager
+def _temporary_file() -> Iterator[Path]:
+    """On Linux in memory and without a name: it needs no disk, and no process that is killed leaves a photo there."""
+    if sys.platform == "linux":
+        with open(os.memfd_create("photo"), "rb") as file:
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+    else:
+        with tempfile.NamedTemporaryFile(prefix="photo-") as file:
+            yield Path(file.name)
 
 
 def _transform_row_of_units(
@@ -199,7 +212,7 @@ def _write(source: Path, target: Path, planes: Sequence[Coefficients], layout: L
         *CJpegLib.flags_to_mask(["+OPTIMIZE_CODING"]),
     )
     if not is_written:
-        raise OSError(f"a temporary file of the restored JPEG could not be written to {target.parent}; is there room?")
+        raise OSError("a temporary file of the restored JPEG could not be written; is there room?")
 
 
 def _pointers(planes: Sequence[Coefficients]) -> list[ctypes.c_void_p | None]:

@@ -16,6 +16,7 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import save as save_safetensors
 
+from restoration.damage_maps import encode_map
 from restoration.device import DeviceGenerator
 from restoration.errors import ReleaseInvalid
 from restoration.generator import Generator, config_of
@@ -31,7 +32,7 @@ from restoration.release import (
     read_release,
     weight_names,
 )
-from restoration.restorer import Restorer, encode_map
+from restoration.restorer import Restorer
 
 MAX_PART_BYTES = 16 * 1024 * 1024
 LAST_NUMBER = "last_number"

@@ -6,7 +6,6 @@
 The mask is where an opacity is above 0. Only samples under it are written; every other one keeps its value.
 """
 
-import io
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,8 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
-from PIL import Image
 
+from restoration.damage_maps import encode_map
 from restoration.device import (
     DeviceGenerator,
     Precision,
@@ -175,13 +174,6 @@ def _pass_of(options: RestoreOptions, generator: TileGenerator, offset_px: int) 
     if options.mode == "tile" or "see_through" not in generator.conditions:
         return native
     return PyramidPass(native, lambda coarse: grade_damage(coarse, generator.required_evidence, options.sensitivity))
-
-
-def encode_map(damage_map: np.ndarray) -> bytes:
-    """damage_map: (H, W) uint8; returns a grey PNG."""
-    png = io.BytesIO()
-    Image.fromarray(damage_map).save(png, "PNG")
-    return png.getvalue()
 
 
 def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, required_evidence: float) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
-from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat, encode_photo
+from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat
 from restoration.restorer import Mode, Restoration
+from service.codecs import Codec
 
 FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
 LONGEST_SIDE_PX: dict[PhotoFormat, int] = {"jpeg": 65_500, "webp": 16_383}
@@ -95,8 +96,9 @@ def check_answerable(query: RestoreQuery) -> None:
         raise InvalidOption("previews are parts of a form; add output=all, or leave `preview` out")
 
 
-def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
-    """Raises InvalidOption when the photo cannot be had in the format or the form that was asked for."""
+def encode_answer(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    """Raises CodecUnavailable, and InvalidOption when the photo cannot be had in the format or the form that was asked
+    for."""
     if photo.further_pages and query.output != "restored":
         raise InvalidOption(
             f"the photo has {len(photo.pages)} pages, and output={query.output} shows one; send them one by one, or "
@@ -104,18 +106,20 @@ def encode_answer(photo: Photo, restoration: Restoration, query: RestoreQuery, v
         )
     match query.output:
         case "restored":
-            return encode_restored(photo, restoration, query, version)
+            return encode_restored(codec, photo, restoration, query, version)
         case "damage_map":
-            return encode_damage_map(restoration)
+            return encode_damage_map(codec, restoration)
         case "comparison":
-            return encode_comparison(photo, restoration, query)
+            return encode_comparison(codec, photo, restoration, query)
         case "all":
-            return encode_all(photo, restoration, query, version)
+            return encode_all(codec, photo, restoration, query, version)
 
 
-def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
-    body = restoration.encode(
+def encode_restored(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    body = codec.encode(
         photo,
+        restoration.samples,
+        further_pages=[page.samples for page in restoration.further_pages],
         format=query.photo_format,
         quality=query.quality,
         depth=query.depth,
@@ -125,11 +129,11 @@ def encode_restored(photo: Photo, restoration: Restoration, query: RestoreQuery,
     return Answer(body, MEDIA_TYPES[format], f"restored.{FILE_SUFFIXES[format]}")
 
 
-def encode_damage_map(restoration: Restoration) -> Answer:
-    return Answer(restoration.encode_damage_map(), MEDIA_TYPES["png"], "damage_map.png")
+def encode_damage_map(codec: Codec, restoration: Restoration) -> Answer:
+    return Answer(codec.encode_map(restoration.damage_map), MEDIA_TYPES["png"], "damage_map.png")
 
 
-def encode_comparison(photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
+def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
     """Before on the left, after on the right, in the photo's stored grid."""
     side_by_side = np.concatenate((photo.samples, restoration.samples), axis=1)
     format = query.photo_format or photo.format
@@ -137,11 +141,11 @@ def encode_comparison(photo: Photo, restoration: Restoration, query: RestoreQuer
         raise InvalidOption(
             f"side by side the photos are {side_by_side.shape[1]} px wide, too wide for {format}; add format=png"
         )
-    body = encode_photo(photo, side_by_side, format=query.photo_format, quality=query.quality, depth=query.depth)
+    body = codec.encode(photo, side_by_side, format=query.photo_format, quality=query.quality, depth=query.depth)
     return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
 
 
-def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
     info = {
         "release": version,
         "damage_ratio": restoration.damage_ratio,
@@ -153,22 +157,22 @@ def encode_all(photo: Photo, restoration: Restoration, query: RestoreQuery, vers
         "sensitivity": query.sensitivity,
     }
     parts = {
-        "restored": encode_restored(photo, restoration, query, version),
-        "damage_map": encode_damage_map(restoration),
+        "restored": encode_restored(codec, photo, restoration, query, version),
+        "damage_map": encode_damage_map(codec, restoration),
         "info": Answer(json.dumps(info).encode(), "application/json"),
     }
     if query.preview:
-        parts["before"] = encode_preview(photo, photo.samples, "before")
-        parts["after"] = encode_preview(photo, restoration.samples, "after")
+        parts["before"] = encode_preview(codec, photo, photo.samples, "before")
+        parts["after"] = encode_preview(codec, photo, restoration.samples, "after")
     return encode_form(parts)
 
 
-def encode_preview(photo: Photo, samples: np.ndarray, name: str) -> Answer:
+def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray, name: str) -> Answer:
     """What every browser shows: JPEG, which is small and soon encoded, else PNG."""
     try:
-        return Answer(encode_photo(photo, samples, format="jpeg", depth="8"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
+        return Answer(codec.encode(photo, samples, format="jpeg", depth="8"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
     except InvalidOption:  # alpha, or a side longer than JPEG can hold
-        return Answer(encode_photo(photo, samples, format="png", depth="8"), MEDIA_TYPES["png"], f"{name}.png")
+        return Answer(codec.encode(photo, samples, format="png", depth="8"), MEDIA_TYPES["png"], f"{name}.png")
 
 
 def encode_form(parts: dict[str, Answer]) -> Answer:

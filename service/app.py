@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ServiceContext = app.state.context
+    await asyncio.to_thread(context.queue.start)
     watches = [asyncio.create_task(context.releases.watch())]
     if context.keys:
         watches.append(asyncio.create_task(context.keys.watch()))

@@ -8,6 +8,7 @@ ServiceError
 │   ├── NotReady               no release is loaded
 │   ├── QueueFull              as many requests, or tiles, as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
+│   ├── CodecUnavailable       no process can be had for decoding and encoding, or it was lost while it encoded
 │   ├── Draining               the service is about to stop
 │   └── DeviceBroken           the device cannot be used any more; another instance may do
 ├── AlreadyHeld                the caller has the very answer that this request would get
@@ -37,9 +38,11 @@ from starlette.requests import ClientDisconnect
 
 from restoration.errors import (
     InvalidOption,
+    MetadataTooLarge,
     NoRelease,
     PhotoTooLarge,
     PhotoUndecodable,
+    PhotoUnsafe,
     UnsupportedFormat,
     UnsupportedPhoto,
 )
@@ -98,6 +101,10 @@ class QueueFull(Unavailable):
 
 class NoRoomForUpload(Unavailable):
     """The uploads held in memory have reached the limit."""
+
+
+class CodecUnavailable(Unavailable):
+    """No process can be had for decoding and encoding, or it was lost while it encoded."""
 
 
 class Draining(Unavailable):
@@ -201,6 +208,8 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     UnsupportedPhoto: ProblemKind(422, "unsupported-photo", "This kind of photo is not supported"),
     PhotoUndecodable: ProblemKind(422, "photo-undecodable", "The photo cannot be decoded"),
     PhotoTooLarge: ProblemKind(422, "photo-too-large", "The photo has too many pixels"),
+    MetadataTooLarge: ProblemKind(422, "metadata-too-large", "The photo carries too much metadata"),
+    PhotoUnsafe: ProblemKind(422, "photo-unsafe", "The photo cannot be decoded safely"),
     InvalidOption: ProblemKind(422, "invalid-option", "An option cannot be had for this photo"),
     RequestValidationError: INVALID_PARAMETER,
     QuotaExceeded: ProblemKind(429, "quota-exceeded", "The key's quota is used up"),
@@ -208,6 +217,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     NotReady: ProblemKind(503, "not-ready", "No release is being served"),
     QueueFull: ProblemKind(503, "queue-full", "Too much is waiting"),
     NoRoomForUpload: ProblemKind(503, "no-room-for-upload", "Too many uploads are in memory"),
+    CodecUnavailable: ProblemKind(503, "codec-unavailable", "Photos cannot be decoded or encoded at the moment"),
     Draining: ProblemKind(503, "draining", "The service is stopping"),
     DeviceBroken: ProblemKind(503, "device-broken", "The device has failed"),
     DeadlineExceeded: ProblemKind(504, "deadline-exceeded", "Restoring took too long"),

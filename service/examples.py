@@ -20,7 +20,8 @@ PROBLEM_DETAILS: dict[str, str] = {
     "release-refused": "release 0002 cannot be served: release 0002: manifest.json is that of release 0001; publish it "
     "again",
     "quota-exceeded": "the key's requests a minute are used up; try again in 60 seconds",
-    "upload-too-slow": "the body did not arrive within 0.5 seconds; send it again",
+    "upload-too-slow": "the body did not arrive within 0.5 seconds, or came more slowly than 1024 bytes a second; "
+    "send it again",
     "wrong-release": "release 0099 was asked for, but 0001 is active; ask for that, or for none",
     "already-held": f"the answer would be the one with the tag {ETAG}, which If-None-Match names; use that one",
     "upload-too-large": "the body has 6,000 bytes, but the limit is 5,000 bytes; send a smaller file",
@@ -29,6 +30,10 @@ PROBLEM_DETAILS: dict[str, str] = {
     "photo-undecodable": "the PNG ends inside a chunk: it is truncated; send it again, whole",
     "photo-too-large": "the photo has 30000 x 20000 pixels (600,000,000), but the limit is 120,000,000 "
     "pixels; send a smaller scan or raise the limit",
+    "metadata-too-large": "the photo carries 2,012 bytes of metadata (profile, EXIF, XMP, texts), but the limit is "
+    "1,000; save it without what is not needed",
+    "photo-unsafe": "the photo cannot be decoded safely: it took more than 1 seconds; send it again from the original, "
+    "or save it anew",
     "invalid-option": "damage has 10 x 10 pixels, expected the photo's 128 x 96",
     "invalid-parameter": "sensitivity: Input should be less than or equal to 1",
     "internal-error": "this is a fault of the service, not of the request; quote the request id when reporting it",
@@ -36,6 +41,7 @@ PROBLEM_DETAILS: dict[str, str] = {
     "queue-full": "2 requests are waiting already, which is the limit; try again later",
     "no-room-for-upload": "uploads in progress already fill the 5,000 bytes set aside for them; send the photo "
     "again later",
+    "codec-unavailable": "there is no memory to share with a process: Cannot allocate memory; try again later",
     "draining": "the service is about to stop; send the photo again, another instance may take it",
     "device-broken": "the device failed, and the service must be restarted: CUDA error: device-side assert triggered",
     "deadline-exceeded": "the photo was not restored within 0.2 seconds",

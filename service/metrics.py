@@ -50,6 +50,12 @@ class Metrics:
         self.rejected = Counter(
             "restore_rejected_total", "Photos not restored, by problem", ["reason"], registry=self.registry
         )
+        self.codec_workers_lost = Counter(
+            "restore_codec_workers_lost_total",
+            "Processes that decode and encode, lost in a call: died, time, memory",
+            ["reason"],
+            registry=self.registry,
+        )
         self.damage_ratio = Histogram(
             "restore_damage_ratio", "Share of a photo that was damaged", buckets=SHARE_BUCKETS, registry=self.registry
         )

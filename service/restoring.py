@@ -5,8 +5,9 @@
                                                                           ▼  │
                                                             tiles in batches, one thread
 
-Small photos and large ones have a lane each, with threads and room for decoded samples of its own: a small photo never
-waits for a large one to be decoded or encoded, and its tiles overtake (`batcher.py`).
+Small photos and large ones have a lane each, with threads, processes that decode and encode (`codecs.py`), and room for
+decoded samples of its own: a small photo never waits for a large one to be decoded or encoded, and its tiles overtake
+(`batcher.py`).
 """
 
 import asyncio
@@ -17,16 +18,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import structlog
 from starlette.requests import ClientDisconnect
 
 from restoration.errors import InvalidOption, PhotoError
-from restoration.photo import Photo, PhotoLimits, count_pixels, decode_photo, measure_photo
+from restoration.photo import Photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, encode_answer
 from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
+from service.codecs import SMALL_PIXELS, Codec
 from service.errors import DeadlineExceeded, Draining, QueueFull
 from service.metrics import Metrics
 from service.settings import Settings
@@ -34,8 +37,6 @@ from service.threads import call_in
 from service.uploads import Upload
 
 NUM_HEADER_THREADS = 2
-SMALL_PIXELS = 4_000_000
-"""A photo of at most so many goes through the lane for small ones."""
 NUM_SMALL, NUM_LARGE = 8, 4
 """Photos in the works at a time, by lane."""
 MOST_RETRY_SECONDS = 600
@@ -109,15 +110,16 @@ class Room:
 
 @dataclass(frozen=True)
 class Lane:
-    """So many photos in the works at a time, a thread for each, and room for what is decoded."""
+    """So many photos in the works at a time, a thread for each, processes, and room for what is decoded."""
 
     threads: ThreadPoolExecutor
+    codec: Codec
     places: asyncio.Semaphore
     room: Room
 
     @classmethod
-    def open(cls, name: str, num_photos: int, num_pixels: int) -> "Lane":
-        return cls(ThreadPoolExecutor(num_photos, name), asyncio.Semaphore(num_photos), Room(num_pixels))
+    def open(cls, name: str, codec: Codec, num_photos: int, num_pixels: int) -> "Lane":
+        return cls(ThreadPoolExecutor(num_photos, name), codec, asyncio.Semaphore(num_photos), Room(num_pixels))
 
 
 class RestoreQueue:
@@ -126,9 +128,9 @@ class RestoreQueue:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.batcher = TileBatcher(metrics)
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
-        self._small = Lane.open("small", NUM_SMALL, NUM_SMALL * SMALL_PIXELS)
-        self._large = Lane.open("large", NUM_LARGE, settings.max_decoded_pixels)
-        self._limits = PhotoLimits(settings.max_pixels, settings.max_side_px, settings.max_pages)
+        codec = partial(Codec.open, settings, metrics)
+        self._small = Lane.open("small", codec(), NUM_SMALL, NUM_SMALL * SMALL_PIXELS)
+        self._large = Lane.open("large", codec(), NUM_LARGE, settings.max_decoded_pixels)
         self._max_jobs = settings.max_queued_requests
         self._max_tiles = settings.max_queued_tiles
         self._deadline_seconds = settings.deadline_seconds
@@ -136,6 +138,11 @@ class RestoreQueue:
         self._jobs: dict[asyncio.Task[Restored], TileJob] = {}
         self.is_draining = False
         metrics.in_progress.set_function(lambda: self.num_jobs)
+
+    def start(self) -> None:
+        """Have processes ready for what comes. Raises OSError."""
+        self._small.codec.pool.start()
+        self._large.codec.pool.start()
 
     def drain(self) -> None:
         """Finish what is here, take nothing new."""
@@ -152,9 +159,11 @@ class RestoreQueue:
         return sum(job.num_tiles_left for job in list(self._jobs.values()))
 
     def close(self) -> None:
-        """Wait for what runs in the threads, and end them."""
+        """Wait for what runs in the threads, and end them and the processes."""
         for executor in (self._headers, self._small.threads, self._large.threads):
             executor.shutdown(wait=True, cancel_futures=True)
+        for lane in (self._small, self._large):
+            lane.codec.pool.close()
         self.batcher.close()
 
     def check_open(self) -> None:
@@ -216,7 +225,7 @@ class RestoreQueue:
         charge_photo: Callable[[int], None],
     ) -> Restored:
         started_seconds = time.perf_counter()
-        num_pixels, header_seconds = await call_in(self._headers, measure_upload, upload, self._limits)
+        num_pixels, header_seconds = await call_in(self._headers, measure_upload, self._small.codec, upload)
         num_tiles, num_ahead = guess_tiles(num_pixels, query.mode), self.num_tiles_left
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
@@ -225,11 +234,15 @@ class RestoreQueue:
         generator = SharedGenerator(self.batcher, restorer.generator, tiles)
         lane = self._small if num_pixels <= SMALL_PIXELS else self._large
         async with lane.places, lane.room.hold(num_pixels):
-            (photo, options), decode_seconds = await call_in(lane.threads, decode_upload, upload, query, self._limits)
+            (photo, options), decode_seconds = await call_in(
+                lane.threads, decode_upload, lane.codec, upload, query, num_pixels
+            )
             restoration, restore_seconds = await call_in(lane.threads, restore_photo, photo, generator, options)
             tiles.num_tiles_left = 0
             version = restorer.release.version
-            answer, encode_seconds = await call_in(lane.threads, encode_answer, photo, restoration, query, version)
+            answer, encode_seconds = await call_in(
+                lane.threads, encode_answer, lane.codec, photo, restoration, query, version
+            )
         decode_seconds += header_seconds
         infer_seconds = max(0.0, restore_seconds - tiles.waited_seconds)
         busy_seconds = decode_seconds + infer_seconds + encode_seconds
@@ -248,38 +261,42 @@ class RestoreQueue:
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 
 
-def measure_upload(upload: Upload, limits: PhotoLimits) -> int:
+def measure_upload(codec: Codec, upload: Upload) -> int:
     """Pixels of the photo, all pages together, by its header; nothing is decoded. Its masks must have its size.
 
-    Raises PhotoError for the photo, InvalidOption for a mask.
+    Raises PhotoError for the photo, InvalidOption for a mask, CodecUnavailable.
     """
-    photo_px = measure_photo(upload.image, limits)
+    num_pixels = codec.count_pixels(upload.image)
     for field, encoded in (("damage", upload.damage), ("protect", upload.protect)):
         if encoded is not None:
             with _naming(field):
-                mask_px = measure_photo(encoded, limits)
-            expect_mask_size(field, mask_px, photo_px)
-    return count_pixels(upload.image, limits)
+                height_px, width_px = mask_px = codec.measure(encoded)
+                has_further_pages = codec.count_pixels(encoded) > height_px * width_px
+            expect_mask_size(field, mask_px, codec.measure(upload.image))
+            if has_further_pages:
+                raise InvalidOption(f"the field {field!r} is no mask: it has several pages; send the one that is meant")
+    return num_pixels
 
 
-def decode_upload(upload: Upload, query: RestoreQuery, limits: PhotoLimits) -> tuple[Photo, RestoreOptions]:
-    """Raises PhotoError for the photo, InvalidOption for a mask."""
-    photo = decode_photo(upload.image, limits)
+def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels: int) -> tuple[Photo, RestoreOptions]:
+    """Raises PhotoError for the photo, InvalidOption for a mask, CodecUnavailable."""
+    photo = codec.decode(upload.image, num_pixels)
     options = RestoreOptions(
         mode=query.mode,
         sensitivity=query.sensitivity,
-        damage=decode_mask("damage", upload.damage, limits),
-        protect=decode_mask("protect", upload.protect, limits),
+        damage=decode_mask(codec, "damage", upload.damage, num_pixels),
+        protect=decode_mask(codec, "protect", upload.protect, num_pixels),
     )
     return photo, options
 
 
-def decode_mask(field: str, encoded: bytes | None, limits: PhotoLimits) -> np.ndarray | None:
-    """(H, W) bool, True where the mask is bright; None without one. Raises InvalidOption naming the field."""
+def decode_mask(codec: Codec, field: str, encoded: bytes | None, num_pixels: int) -> np.ndarray | None:
+    """(H, W) bool, True where the mask is bright; None without one. Raises InvalidOption naming the field, and
+    CodecUnavailable."""
     if encoded is None:
         return None
     with _naming(field):
-        mask = decode_photo(encoded, limits)
+        mask = codec.decode(encoded, num_pixels)
     is_marked: np.ndarray = mask.colour().max(axis=2) >= MASK_THRESHOLD
     return is_marked
 

@@ -167,13 +167,26 @@ async def restore(
 
 
 async def read_in_time(request: Request, settings: Settings, share: UploadShare) -> Upload:
-    """A sender that stalls must not hold its share of the memory for ever. Raises UploadTooSlow."""
+    """A sender that stalls or trickles must not hold its share of the memory for long. Raises UploadTooSlow."""
+    started_seconds = asyncio.get_running_loop().time()
+
+    def latest_seconds(received_bytes: int) -> float:
+        slowest_seconds = settings.upload_grace_seconds + received_bytes / settings.min_upload_bytes_per_second
+        return started_seconds + min(settings.upload_timeout_seconds, slowest_seconds)
+
     try:
-        async with asyncio.timeout(settings.upload_timeout_seconds):
-            return await read_upload(request, settings.max_upload_bytes, share)
+        async with asyncio.timeout_at(latest_seconds(0)) as timeout:
+            return await read_upload(
+                request,
+                settings.max_upload_bytes,
+                settings.max_form_parts,
+                share,
+                lambda received_bytes: timeout.reschedule(latest_seconds(received_bytes)),
+            )
     except TimeoutError as error:
         raise UploadTooSlow(
-            f"the body did not arrive within {settings.upload_timeout_seconds:g} seconds; send it again"
+            f"the body did not arrive within {settings.upload_timeout_seconds:g} seconds, or came more slowly than "
+            f"{settings.min_upload_bytes_per_second:g} bytes a second; send it again"
         ) from error
 
 

@@ -57,4 +57,6 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="none",
+        http="h11",
+        h11_max_incomplete_event_size=settings.max_head_bytes,
     )

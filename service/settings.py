@@ -4,6 +4,7 @@
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,15 @@ class Settings(BaseSettings):
     )
     max_side_px: int = Field(default=40_000, ge=1, description="pixels along a photo's longer side; more is a 422")
     max_pages: int = Field(default=100, ge=1, description="pages in one TIFF; more is a 422")
+    max_metadata_bytes: int = Field(
+        default=32 * MIB, ge=0, description="bytes of profile, EXIF, XMP and texts in one photo; more is a 422"
+    )
+    max_form_parts: int = Field(
+        default=8, ge=3, description="parts in a multipart body, of which three have a meaning; more is a 400"
+    )
+    max_head_bytes: int = Field(
+        default=64 * 1024, ge=4096, description="bytes in a request's line and headers together; more is a 400"
+    )
     max_queued_requests: int = Field(
         default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"
     )
@@ -97,8 +107,32 @@ class Settings(BaseSettings):
         description="pixels of photos above 4 megapixels held decoded at once; others wait. Up to 30 bytes each, "
         "45 where channels have 16 bits",
     )
+    codec_processes: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="processes that decode and encode, for photos of up to 4 megapixels and as many for larger ones; "
+        "0: one for each core, at most 4",
+    )
+    codec_memory_bytes: int = Field(
+        default=8192 * MIB,
+        ge=256 * MIB,
+        description="address space of each of these processes; a photo whose decoding needs more is a 422",
+    )
+    decode_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="seconds that decoding a photo of up to 4 megapixels may take, and as much longer as it is larger; "
+        "more is a 422",
+    )
     upload_timeout_seconds: float = Field(
         default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"
+    )
+    upload_grace_seconds: float = Field(
+        default=10.0, gt=0, description="seconds that a body may take before its speed counts"
+    )
+    min_upload_bytes_per_second: float = Field(
+        default=1024.0, gt=0, description="how fast a body must come on average after that; slower is a 408"
     )
     deadline_seconds: float = Field(
         default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
@@ -144,6 +178,10 @@ class Settings(BaseSettings):
                     f"{origin} is no origin; name each site in full and without a path, https://photos.example.org"
                 )
         return origins
+
+    @property
+    def num_codec_processes(self) -> int:
+        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":

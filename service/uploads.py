@@ -4,7 +4,7 @@ Uploads stay in memory. The parser would move large parts to temporary files, bu
 whole anyway, so a file would add a disk that can fill up and bound nothing.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,8 +20,6 @@ FORM_FIELDS = {
     "protect": "a mask, an image of the photo's size: bright where never to touch",
 }
 """Name to what it is."""
-# A form has three fields. A few more are let in so that the answer can name the one that is wrong.
-MAX_FORM_PARTS = 8
 MAX_TEXT_PART_BYTES = 4096
 
 
@@ -78,16 +76,20 @@ class FormParser(MultiPartParser):
         self.is_complete = True
 
 
-async def read_upload(request: Request, limit_bytes: int, share: UploadShare) -> Upload:
+async def read_upload(
+    request: Request, limit_bytes: int, max_form_parts: int, share: UploadShare, note_bytes: Callable[[int], None]
+) -> Upload:
     """The upload in a request's body, whatever the client says its type is, unless it says multipart.
+
+    note_bytes: called with how many have arrived in all, whenever some have.
 
     Raises UploadTooLarge as soon as the length is announced or reached, BadUpload, NoRoomForUpload, and
     starlette's ClientDisconnect.
     """
     refuse_announced_length(request, limit_bytes)
-    body = bounded(request.stream(), limit_bytes, share)
+    body = bounded(request.stream(), limit_bytes, share, note_bytes)
     if is_multipart(request):
-        return await read_form(request, body)
+        return await read_form(request, body, max_form_parts)
     image = b"".join([chunk async for chunk in body])
     if not image:
         raise BadUpload("the body is empty; send the photo as the multipart field `image`, or as the body itself")
@@ -104,22 +106,25 @@ def is_multipart(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/")
 
 
-async def bounded(stream: AsyncIterator[bytes], limit_bytes: int, share: UploadShare) -> AsyncGenerator[bytes, None]:
+async def bounded(
+    stream: AsyncIterator[bytes], limit_bytes: int, share: UploadShare, note_bytes: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
     received_bytes = 0
     async for chunk in stream:
         received_bytes += len(chunk)
         if received_bytes > limit_bytes:
             raise UploadTooLarge(limit_bytes)
         share.grow(len(chunk))
+        note_bytes(received_bytes)
         yield chunk
 
 
-async def read_form(request: Request, body: AsyncGenerator[bytes, None]) -> Upload:
+async def read_form(request: Request, body: AsyncGenerator[bytes, None], max_parts: int) -> Upload:
     parser = FormParser(
         request.headers,
         body,
-        max_files=MAX_FORM_PARTS,
-        max_fields=MAX_FORM_PARTS,
+        max_files=max_parts,
+        max_fields=max_parts,
         max_part_size=MAX_TEXT_PART_BYTES,
     )
     parser.stream = until_complete(body, parser)

@@ -95,7 +95,8 @@ def test_every_package_that_is_installed_is_held_to_the_rule() -> None:
 
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name != "training"])
 def test_what_serves_knows_no_pickle(package: str) -> None:
-    for path in modules_of(package):
+    """But for what codec workers send, which is unpickled with nothing allowed but our own classes and arrays."""
+    for path in set(modules_of(package)) - {REPOSITORY / "service" / "parcels.py"}:
         source = path.read_text(encoding="utf-8")
         assert not {"pickle", "dill", "joblib", "cloudpickle"} & set(imported_names(source)), path
         assert "torch.load" not in source, path

@@ -22,7 +22,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def client(store: Path) -> Iterator[TestClient]:
     """A client of a service with the default settings, ready."""
-    with TestClient(create_app(Settings(model_store=store)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(model_store=store, codec_processes=2)), raise_server_exceptions=False
+    ) as client:
         wait_until_ready(client)
         yield client
 
@@ -33,7 +35,7 @@ def make_client(store: Path) -> Iterator[MakeClient]:
     clients: list[TestClient] = []
 
     def make(*, ready: bool = True, **settings: Any) -> TestClient:
-        app = create_app(Settings(**{"model_store": store, **settings}))
+        app = create_app(Settings(**{"model_store": store, "codec_processes": 1, **settings}))
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)

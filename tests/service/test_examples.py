@@ -3,6 +3,7 @@
 import re
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +21,11 @@ from service.errors import INTERNAL_ERROR, PROBLEM_KINDS
 from service.examples import ETAG, PROBLEM_DETAILS, RESTORED_HEADERS
 from service.settings import Settings
 
+from .bad_inputs import SMALL_MASK, chunk, png, with_chunks
 from .key_files import add, bearer
 from .live import listening
 from .serving import MakeClient, context_of, encode, grey_photo, scratched_photo
-from .test_refusals import SMALL_MASK, png_that_promises
+from .test_codecs import sabotage
 from .test_restoring import post, slowed, wait_for_jobs
 
 PHOTO = encode(grey_photo())
@@ -112,7 +114,24 @@ class Causes:
         return self.make_client().post("/restore", content=PHOTO[: len(PHOTO) // 2])
 
     def photo_too_large(self) -> Any:
-        return self.make_client().post("/restore", content=png_that_promises(30_000, 20_000))
+        return self.make_client().post("/restore", content=png(30_000, 20_000))
+
+    def metadata_too_large(self) -> Any:
+        photo = with_chunks(chunk(b"tEXt", b"Comment\0" + b"x" * 2000))
+        return self.make_client(max_metadata_bytes=1000).post("/restore", content=photo)
+
+    def photo_unsafe(self) -> Any:
+        client = self.make_client(decode_timeout_seconds=1.0)
+        sabotage(client, 1, "decode_bounded", time.sleep, 100)
+        return client.post("/restore", content=PHOTO)
+
+    def codec_unavailable(self) -> Any:
+        def fail(*_: Any) -> int:
+            raise OSError(12, "Cannot allocate memory")
+
+        client = self.make_client()
+        self.monkeypatch.setattr("os.memfd_create", fail)
+        return client.post("/restore", content=PHOTO)
 
     def invalid_option(self) -> Any:
         return self.make_client().post("/restore", files={"image": PHOTO, "damage": SMALL_MASK})
@@ -158,7 +177,7 @@ class Causes:
 
     def internal_error(self) -> Any:
         client = self.make_client()
-        self.monkeypatch.setattr("service.restoring.decode_photo", lambda *_: 1 // 0)
+        self.monkeypatch.setattr("service.codecs.Codec.decode", lambda *_: 1 // 0)
         with structlog.testing.capture_logs():
             return client.post("/restore", content=PHOTO)
 

@@ -39,7 +39,7 @@ def test_a_refusal_is_logged_with_its_problem(client: TestClient) -> None:
 def test_an_unforeseen_error_is_logged_once_with_its_traceback_and_the_request_id(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.restoring.decode_photo", lambda *_: 1 // 0)
+    monkeypatch.setattr("service.codecs.Codec.decode", lambda *_: 1 // 0)
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         client.post("/restore", content=encode(grey_photo()), headers={"X-Request-ID": "abc"})
     (line,) = [line for line in lines if line.get("exc_info")]

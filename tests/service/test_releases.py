@@ -1,3 +1,4 @@
+import resource
 import shutil
 import threading
 import time
@@ -311,6 +312,22 @@ def test_an_administrator_moves_back_and_forward(make_client: MakeClient, own_st
     assert operator.activate("0002").json()["active"] == "0002"
     assert operator.serves() == "0002"
     assert operator.states() == {"0002": "active", "0001": "present"}
+
+
+def test_a_hundred_reloads_leave_memory_as_it_was(make_client: MakeClient, own_store: Path) -> None:
+    publish(own_store)
+    operator = Operator(make_client, own_store)
+    held_mib = []
+    for index in range(100):
+        assert operator.activate(("0001", "0002")[index % 2]).status_code == 200
+        held_mib.append(resident_mib())
+    assert operator.serves() == "0002"
+    assert held_mib[-1] - held_mib[30] < 20
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def test_a_release_published_after_an_administrator_moved_back_takes_over(

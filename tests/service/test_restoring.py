@@ -1,6 +1,9 @@
 import asyncio
+import itertools
 import math
+import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -185,6 +188,16 @@ def test_past_the_deadline_the_client_is_told_and_the_service_goes_on(
     assert client.post("/restore", content=PHOTO).status_code == 200
 
 
+def test_a_clock_that_jumps_costs_nobody_anything(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make_client()
+    jumps = itertools.cycle((0.0, 4e9))
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    answer = client.post("/restore", content=encode(scratched_photo()))
+    assert answer.status_code == 200
+    durations = [float(found) for found in re.findall(r"dur=([^,]+)", answer.headers["server-timing"])]
+    assert all(0 <= milliseconds < 60_000 for milliseconds in durations)
+
+
 def test_a_draining_service_is_not_ready_takes_nothing_new_and_finishes_what_it_has(
     make_client: MakeClient, callers: ThreadPoolExecutor
 ) -> None:
@@ -209,7 +222,7 @@ def test_a_mask_of_another_size_is_refused_before_anything_is_decoded(
     def fail(*args: Any) -> None:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr("service.restoring.decode_photo", fail)
+    monkeypatch.setattr("service.codecs.Codec.decode", fail)
     files = {"image": encode(grey_photo(1, 1)), "damage": encode(np.zeros((5000, 5000), np.uint8))}
     problem = assert_problem(client.post("/restore", files=files), 422, "invalid-option")
     assert problem["detail"] == "damage has 5000 x 5000 pixels, expected the photo's 1 x 1"

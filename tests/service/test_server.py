@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,7 @@ import pytest
 
 from .serving import decode, encode, grey_photo, scratched_photo
 
+REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 180  # importing torch takes its time on a busy machine
 STOP_TIMEOUT_SECONDS = 60
 FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
@@ -32,9 +34,9 @@ class ServiceProcess:
     client: httpx.Client
     port: int
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], command: Sequence[str] = (sys.executable, "-m", "service")) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            command,
             env=os.environ | {"RESTORE_PORT": "0", "RESTORE_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1"} | environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -133,13 +135,33 @@ def test_a_client_that_hangs_up_has_nothing_more_computed(service: ServiceProces
         while metric(service, detected) == num_before:
             time.sleep(0.01)
     service.wait_for_log('"client-gone"')
-    give_up_at = time.monotonic() + 30
-    while metric(service, "restore_requests_in_progress"):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.01)
+    wait_for_metric(service, "restore_requests_in_progress", 0)
     assert metric(service, detected) - num_before < 2000
     assert service.client.post("/restore", content=encode(grey_photo())).status_code == 200
     assert not [line for line in service.log if "Traceback" in line or "never retrieved" in line]
+
+
+def test_a_client_that_hangs_up_while_its_photo_waits_leaves_the_queue(store: Path) -> None:
+    """The first takes all the room for large photos. The second waits, and is gone before the first is done."""
+    room = {"RESTORE_MAX_PIXELS": "36000000", "RESTORE_MAX_DECODED_PIXELS": "36000000"}
+    head = b"POST /restore HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(store)} | room) as service, ExitStack() as connections:
+        service.wait_until_ready()
+        for num_before, side_px in enumerate((6000, 2100)):
+            photo = encode(grey_photo(side_px, side_px), "JPEG")
+            client = connections.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            client.sendall(head % len(photo) + photo)
+            wait_for_metric(service, "restore_requests_in_progress", num_before + 1)
+        client.close()
+        wait_for_metric(service, "restore_requests_in_progress", 1)
+        service.wait_for_log('"client-gone"')
+
+
+def wait_for_metric(service: ServiceProcess, name: str, value: float) -> None:
+    give_up_at = time.monotonic() + 60
+    while metric(service, name) != value:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
 
 
 def test_an_oversized_chunked_upload_is_refused_before_it_has_all_arrived(service: ServiceProcess) -> None:
@@ -251,3 +273,84 @@ def test_a_sender_that_stalls_is_told_so_and_gives_its_memory_back(store: Path) 
         assert answer.status == 408
         assert json.loads(answer.read())["type"].endswith(":upload-too-slow")
         connection.close()
+
+
+def test_a_sender_that_trickles_is_told_so(store: Path) -> None:
+    """It is always sending, but more slowly than it must."""
+    limits = {"RESTORE_UPLOAD_GRACE_SECONDS": "0.5", "RESTORE_MIN_UPLOAD_BYTES_PER_SECOND": "1e9"}
+    with ServiceProcess(
+        {"RESTORE_MODEL_STORE": str(store), "RESTORE_UPLOAD_TIMEOUT_SECONDS": "3600"} | limits
+    ) as service:
+        service.wait_until_ready()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=60) as trickling:
+            trickling.sendall(b"POST /restore HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+            trickling.setblocking(False)
+            while not (answer := received(trickling)):
+                trickling.send(b"x")
+                time.sleep(0.1)
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(4096)
+    except BlockingIOError:
+        return b""
+
+
+def test_what_a_decoder_prints_about_a_photo_is_not_in_the_log(service: ServiceProcess) -> None:
+    photo = encode(scratched_photo(), "JPEG")
+    assert service.client.post("/restore", content=photo[:-2] + b"stray" + photo[-2:]).status_code == 200
+    assert [line for line in service.log if not line.startswith("{")] == []
+
+
+def test_a_head_beyond_the_limit_is_refused(service: ServiceProcess) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 70_000)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+    assert service.client.get("/livez").status_code == 200
+
+
+def workers_of(service: ServiceProcess) -> list[int]:
+    children = Path(f"/proc/{service.process.pid}/task").glob("*/children")
+    return [int(child) for path in children for child in path.read_text(encoding="ascii").split()]
+
+
+def test_a_service_that_is_killed_leaves_no_worker_behind(store: Path) -> None:
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(store)}) as service:
+        service.wait_until_ready()
+        assert service.client.post("/restore", content=encode(scratched_photo())).status_code == 200
+        workers = workers_of(service)
+        assert workers
+        service.process.kill()
+        service.process.wait()
+        give_up_at = time.monotonic() + 30
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.02)
+
+
+FULL_DISKS = """
+store="$RESTORE_MODEL_STORE"
+mount --bind "$store" "$store" && mount -o remount,bind,ro,nosuid,nodev "$store" || exit 1
+! touch "$store/written" 2>/dev/null || exit 1
+for folder in "$TMPDIR" /dev/shm; do
+    mount -t tmpfs -o size=64k none "$folder"
+    head -c 1000000 /dev/zero > "$folder/filling" 2>/dev/null
+done
+cd "$TMPDIR" && exec "$0" -m service
+"""
+
+
+def test_full_disks_and_a_store_that_cannot_be_written_cost_nobody_anything(store: Path, tmp_path: Path) -> None:
+    """Nothing is written: there are no temporary files, and nothing in /dev/shm."""
+    unshared = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*unshared, f"mount -t tmpfs none {tmp_path}"], capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    folders = {"RESTORE_MODEL_STORE": str(store), "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    with ServiceProcess(folders, [*unshared, FULL_DISKS, sys.executable]) as service:
+        service.wait_until_ready()
+        photos = [encode(scratched_photo(), format) for format in ("PNG", "JPEG", "TIFF", "WEBP")]
+        for photo in (*photos, encode(scratched_photo(2100, 2100))):
+            assert service.client.post("/restore", files={"image": ("old", photo)}).status_code == 200
+        assert service.stop() == 0
