@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -96,14 +96,24 @@ def check_answerable(query: RestoreQuery) -> None:
         raise InvalidOption("previews are parts of a form; add output=all, or leave `preview` out")
 
 
-def encode_answer(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
-    """Raises CodecUnavailable, and InvalidOption when the photo cannot be had in the format or the form that was asked
-    for."""
-    if photo.further_pages and query.output != "restored":
+def check_pages(query: RestoreQuery, num_pages: int) -> None:
+    """Raises InvalidOption for several pages in a form or a format that has room for one; ask before restoring."""
+    if num_pages == 1:
+        return
+    if query.output not in ("restored", "all"):
         raise InvalidOption(
-            f"the photo has {len(photo.pages)} pages, and output={query.output} shows one; send them one by one, or "
-            "ask for output=restored"
+            f"the photo has {num_pages} pages, and output={query.output} shows one; send them one by one, or ask for "
+            "output=restored or all"
         )
+    if query.format not in ("same", "tiff"):
+        raise InvalidOption(
+            f"the photo has {num_pages} pages, and {query.format} holds one; send them one by one, or leave "
+            "`format` out"
+        )
+
+
+def encode_answer(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    """Raises CodecUnavailable, and InvalidOption when the photo cannot be had in the format that was asked for."""
     match query.output:
         case "restored":
             return encode_restored(codec, photo, restoration, query, version)
@@ -146,11 +156,13 @@ def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, quer
 
 
 def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
+    """Map and previews are of the first page."""
     info = {
         "release": version,
         "damage_ratio": restoration.damage_ratio,
         "width_px": photo.width_px,
         "height_px": photo.height_px,
+        "num_pages": len(photo.pages),
         "format": query.photo_format or photo.format,
         "orientation": photo.metadata.orientation,
         "mode": query.mode,
@@ -162,8 +174,9 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
         "info": Answer(json.dumps(info).encode(), "application/json"),
     }
     if query.preview:
-        parts["before"] = encode_preview(codec, photo, photo.samples, "before")
-        parts["after"] = encode_preview(codec, photo, restoration.samples, "after")
+        first = replace(photo, further_pages=())
+        parts["before"] = encode_preview(codec, first, photo.samples, "before")
+        parts["after"] = encode_preview(codec, first, restoration.samples, "after")
     return encode_form(parts)
 
 

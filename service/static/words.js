@@ -28,8 +28,9 @@ export function facts(photo) {
     info.damage_ratio === 0
       ? "No damage was found, so the file comes back as it came, byte for byte. If you see some, raise the sensitivity."
       : `${percent(info.damage_ratio)} of the picture was taken for damage and repaired.`;
+  const pages = info.num_pages > 1 ? ` ${info.num_pages} pages, of which the first is shown.` : "";
   const size = `${info.width_px.toLocaleString("en")} × ${info.height_px.toLocaleString("en")} pixels`;
-  return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.`;
+  return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.${pages}`;
 }
 
 // The name to save it under: that of the photograph, with the ending of what came back.

@@ -168,8 +168,21 @@ def test_every_page_of_a_tiff_is_restored(client: TestClient) -> None:
     assert (restored[2].asarray()[:, 40:44] != 255).any()
 
 
-@pytest.mark.parametrize("query", ["format=jpeg", "output=damage_map", "output=comparison", "output=all"])
-def test_several_pages_go_into_nothing_that_shows_one(client: TestClient, query: str) -> None:
+def test_all_of_several_pages_is_every_page_and_the_map_of_the_first(client: TestClient) -> None:
+    photo = pages(scratched_photo(), scratched_photo(64, 80))
+    parts = read_form(client.post("/restore?output=all&preview=true", content=photo))
+    assert parts["restored"] == client.post("/restore", content=photo).content
+    assert json.loads(parts["info"])["num_pages"] == 2
+    first = scratched_photo()
+    for name in ("damage_map", "before", "after"):
+        assert Image.open(io.BytesIO(parts[name])).size == (first.shape[1], first.shape[0])
+
+
+@pytest.mark.parametrize("query", ["format=jpeg", "output=damage_map", "output=comparison", "output=all&format=png"])
+def test_several_pages_go_into_nothing_that_shows_one(
+    client: TestClient, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.restoring.restore_photo", None)  # it is said before anything is restored
     answer = client.post(f"/restore?{query}", content=pages(scratched_photo(), grey_photo()))
     assert "2 pages" in assert_problem(answer, 422, "invalid-option")["detail"]
 
