@@ -16,7 +16,7 @@ from torch import Tensor
 from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
-from restoration.device import PrecisionChoice, TileGenerator
+from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
 from restoration.errors import InvalidOption, PhotoError, RestorationError
 from restoration.photo import History, count_pixels, decode_photo
 from restoration.release import read_release
@@ -75,36 +75,20 @@ class OnThisDevice:
         self._generator.close()
 
 
-class OneThreadGenerator:
+class OneThreadGenerator(InFrontOf):
     """A `TileGenerator` for any number of threads: a thread of its own has the device, the others wait their turn."""
 
     def __init__(self, generator: TileGenerator) -> None:
-        self._generator = generator
+        self.generator = generator
         self._thread = ThreadPoolExecutor(1, "device")
-
-    @property
-    def batch_size(self) -> int:
-        return self._generator.batch_size
-
-    @property
-    def detector_radius_px(self) -> int:
-        return self._generator.detector_radius_px
-
-    @property
-    def required_evidence(self) -> float:
-        return self._generator.required_evidence
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        return self._generator.conditions
 
     def detect(self, tiles: Tensor) -> Tensor:
         """See `TileGenerator.detect`."""
-        return self._call(self._generator.detect, tiles)
+        return self._call(self.generator.detect, tiles)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        return self._call(self._generator.fill, tiles, mask, conditions)
+        return self._call(self.generator.fill, tiles, mask, conditions)
 
     def close(self) -> None:
         self._thread.shutdown()

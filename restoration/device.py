@@ -47,6 +47,28 @@ class TileGenerator(Protocol):
         """
 
 
+class InFrontOf:
+    """A `TileGenerator` that passes tiles on to another, in a way of its own: what it says of itself is the other's."""
+
+    generator: TileGenerator
+
+    @property
+    def batch_size(self) -> int:
+        return self.generator.batch_size
+
+    @property
+    def detector_radius_px(self) -> int:
+        return self.generator.detector_radius_px
+
+    @property
+    def required_evidence(self) -> float:
+        return self.generator.required_evidence
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return self.generator.conditions
+
+
 class DeviceGenerator:
     """A `Generator` made ready to restore: moved, cast, in inference mode, in batch shapes that give the same bits.
 

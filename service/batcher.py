@@ -19,7 +19,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from restoration.device import TileGenerator
+from restoration.device import InFrontOf, TileGenerator
 from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
@@ -233,28 +233,12 @@ def _fail(calls: Iterable[_Call], error: Exception) -> None:
 
 
 @dataclass(frozen=True)
-class SharedGenerator:
+class SharedGenerator(InFrontOf):
     """A release's generator as one photo sees it: its tiles share batches with those of other photos."""
 
     batcher: TileBatcher
     generator: TileGenerator
     job: TileJob
-
-    @property
-    def batch_size(self) -> int:
-        return self.generator.batch_size
-
-    @property
-    def detector_radius_px(self) -> int:
-        return self.generator.detector_radius_px
-
-    @property
-    def required_evidence(self) -> float:
-        return self.generator.required_evidence
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        return self.generator.conditions
 
     def detect(self, tiles: Tensor) -> Tensor:
         """See `TileGenerator.detect`."""
