@@ -29,6 +29,7 @@ from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
 
 __all__ = [
+    "LONGEST_SIDE_PX",
     "MEDIA_TYPES",
     "Depth",
     "History",
@@ -48,6 +49,9 @@ CheckSize: TypeAlias = Callable[[int, int], None]
 MEDIA_TYPES: Mapping[PhotoFormat, str] = MappingProxyType(
     {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
 )
+
+LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
+"""Of what a format holds, where that is less than any limit here."""
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # by number of channels, less one
 
@@ -321,7 +325,7 @@ def _check_target(photo: Photo, plains: Sequence[Plain], target: PhotoFormat) ->
         raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
     if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
         raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")
-    max_side_px = {"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX}.get(target)
+    max_side_px = LONGEST_SIDE_PX.get(target)
     if max_side_px is not None and max(samples.shape[:2]) > max_side_px:
         raise InvalidOption(
             f"the photo has {max(samples.shape[:2]):,} pixels a side, but {target} holds {max_side_px:,}; "

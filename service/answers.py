@@ -9,12 +9,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
-from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat
+from restoration.photo import LONGEST_SIDE_PX, MEDIA_TYPES, Depth, History, Photo, PhotoFormat
 from restoration.restorer import Mode, Restoration
 from service.codecs import Codec
 
 FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
-LONGEST_SIDE_PX: dict[PhotoFormat, int] = {"jpeg": 65_500, "webp": 16_383}
 """What the format can hold; a comparison is twice as wide as its photo."""
 
 
@@ -175,17 +174,30 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
     }
     if query.preview:
         first = replace(photo, further_pages=())
-        parts["before"] = encode_preview(codec, first, photo.samples, "before")
-        parts["after"] = encode_preview(codec, first, restoration.samples, "after")
+        before = encode_preview(codec, first, photo.samples)
+        is_untouched = restoration.samples is photo.samples
+        after = before if is_untouched else encode_preview(codec, first, restoration.samples)
+        parts |= {name: preview.called(name) for name, preview in (("before", before), ("after", after))}
     return encode_form(parts)
 
 
-def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray, name: str) -> Answer:
-    """What every browser shows: JPEG, which is small and soon encoded, else PNG."""
+@dataclass(frozen=True)
+class Preview:
+    """A picture that every browser shows."""
+
+    body: bytes
+    format: PhotoFormat
+
+    def called(self, name: str) -> Answer:
+        return Answer(self.body, MEDIA_TYPES[self.format], f"{name}.{FILE_SUFFIXES[self.format]}")
+
+
+def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray) -> Preview:
+    """JPEG, which is small and soon encoded, else PNG."""
     try:
-        return Answer(codec.encode(photo, samples, format="jpeg", depth="8"), MEDIA_TYPES["jpeg"], f"{name}.jpg")
+        return Preview(codec.encode(photo, samples, format="jpeg", depth="8"), "jpeg")
     except InvalidOption:  # alpha, or a side longer than JPEG can hold
-        return Answer(codec.encode(photo, samples, format="png", depth="8"), MEDIA_TYPES["png"], f"{name}.png")
+        return Preview(codec.encode(photo, samples, format="png", depth="8"), "png")
 
 
 def encode_form(parts: dict[str, Answer]) -> Answer:

@@ -267,15 +267,22 @@ def measure_upload(codec: Codec, upload: Upload) -> int:
     Raises PhotoError for the photo, InvalidOption for a mask, CodecUnavailable.
     """
     num_pixels = codec.count_pixels(upload.image)
-    for field, encoded in (("damage", upload.damage), ("protect", upload.protect)):
-        if encoded is not None:
-            with _naming(field):
-                height_px, width_px = mask_px = codec.measure(encoded)
-                has_further_pages = codec.count_pixels(encoded) > height_px * width_px
-            expect_mask_size(field, mask_px, codec.measure(upload.image))
-            if has_further_pages:
-                raise InvalidOption(f"the field {field!r} is no mask: it has several pages; send the one that is meant")
+    fields = {"damage": upload.damage, "protect": upload.protect}
+    if masks := {field: encoded for field, encoded in fields.items() if encoded is not None}:
+        photo_px = codec.measure(upload.image)
+        for field, encoded in masks.items():
+            expect_mask(codec, field, encoded, photo_px)
     return num_pixels
+
+
+def expect_mask(codec: Codec, field: str, encoded: bytes, photo_px: tuple[int, int]) -> None:
+    """photo_px: height and width. Raises InvalidOption for what is no mask of that size, and CodecUnavailable."""
+    with _naming(field):
+        height_px, width_px = mask_px = codec.measure(encoded)
+        has_further_pages = codec.count_pixels(encoded) > height_px * width_px
+    expect_mask_size(field, mask_px, photo_px)
+    if has_further_pages:
+        raise InvalidOption(f"the field {field!r} is no mask: it has several pages; send the one that is meant")
 
 
 def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels: int) -> tuple[Photo, RestoreOptions]:

@@ -10,21 +10,13 @@ import pytest
 
 from archive.command import main
 
-from ..service.serving import encode, grey_photo, publish, scratched_photo
+from ..service.serving import encode, grey_photo, scratched_photo
 from ..service.test_server import ServiceProcess
 from .scripted_server import ScriptedServer
 
 REPOSITORY = Path(__file__).parents[2]
 
 Archive = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model store with release 0001, which calls white damage."""
-    path = tmp_path_factory.mktemp("store")
-    publish(path)
-    return path
 
 
 @pytest.fixture(scope="session")

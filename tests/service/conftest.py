@@ -8,15 +8,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 
-from .serving import MakeClient, publish, wait_until_ready
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model store with one release, 0001."""
-    path = tmp_path_factory.mktemp("store")
-    publish(path)
-    return path
+from .serving import MakeClient, wait_until_ready
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Keys over a real connection, and what a real log says: `python -m service` in a process of its own."""
 
-import http.client
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ from PIL import ExifTags, Image
 
 from .key_files import add, bearer
 from .serving import encode, scratched_photo
-from .test_server import ServiceProcess
+from .test_server import ServiceProcess, announced_upload
 
 SECRET = "grandmother"
 
@@ -46,14 +45,9 @@ def wait_for_status(service: ServiceProcess, key: str, status: int) -> None:
 
 
 def test_who_shows_no_key_is_refused_before_a_byte_of_the_body_is_sent(service: ServiceProcess) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
-    connection.putrequest("POST", "/restore")
-    connection.putheader("Content-Length", "1000000")
-    connection.endheaders()
-    answer = connection.getresponse()
-    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="photo-restoration"')
-    assert json.loads(answer.read())["type"].endswith(":key-missing")
-    connection.close()
+    with announced_upload(service, num_bytes=1_000_000) as answer:
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="photo-restoration"')
+        assert json.loads(answer.read())["type"].endswith(":key-missing")
 
 
 def test_keys_are_replaced_while_the_service_runs(service: ServiceProcess, keys_file: Path, key: str) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -187,15 +187,20 @@ def test_an_oversized_chunked_upload_is_refused_before_it_has_all_arrived(servic
     connection.close()
 
 
+@contextmanager
+def announced_upload(service: ServiceProcess, *, num_bytes: int) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a head that says how long the body will be, of which nothing is sent."""
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)) as connection:
+        connection.putrequest("POST", "/restore")
+        connection.putheader("Content-Length", str(num_bytes))
+        connection.endheaders()
+        yield connection.getresponse()
+
+
 def test_an_announced_oversized_upload_is_refused_before_a_byte_of_it_is_sent(service: ServiceProcess) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
-    connection.putrequest("POST", "/restore")
-    connection.putheader("Content-Length", "20000001")
-    connection.endheaders()
-    answer = connection.getresponse()
-    assert answer.status == 413
-    assert answer.headers["content-type"] == "application/problem+json"
-    connection.close()
+    with announced_upload(service, num_bytes=20_000_001) as answer:
+        assert answer.status == 413
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
