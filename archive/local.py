@@ -82,9 +82,9 @@ class OneThreadGenerator(InFrontOf):
         self.generator = generator
         self._thread = ThreadPoolExecutor(1, "device")
 
-    def detect(self, tiles: Tensor) -> Tensor:
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        return self._call(self.generator.detect, tiles)
+        return self._call(self.generator.detect, tiles, context)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""

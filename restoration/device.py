@@ -33,8 +33,12 @@ class TileGenerator(Protocol):
     def required_evidence(self) -> float:
         """See `Generator.required_evidence`."""
 
-    def detect(self, tiles: Tensor) -> Tensor:
-        """tiles: (N, 3, T, T) float32 in [0, 1]; returns the damage map, (N, 1, T, T) float32 in [0, 1]."""
+    @property
+    def num_context_planes(self) -> int:
+        """See `Generator.num_context_planes`."""
+
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """The damage map and what the next finer copy is told; see `Generator.detect`. float32."""
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -65,6 +69,10 @@ class InFrontOf:
         return self.generator.required_evidence
 
     @property
+    def num_context_planes(self) -> int:
+        return self.generator.num_context_planes
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         return self.generator.conditions
 
@@ -91,9 +99,13 @@ class DeviceGenerator:
         self.batch_size = batch_size
         self._generator = _prepare(generator, device, precision)
 
-    def detect(self, tiles: Tensor) -> Tensor:
-        """tiles: (N, 3, T, T) float32 in [0, 1]; returns (N, 1, T, T) float32 in [0, 1]."""
-        return self._compute(self._generator.detect, tiles)
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.detect`."""
+        return self._compute(self._generator.detect, *((tiles,) if context is None else (tiles, context)))
+
+    @property
+    def num_context_planes(self) -> int:
+        return self._generator.num_context_planes
 
     @property
     def detector_radius_px(self) -> int:

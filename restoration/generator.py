@@ -34,6 +34,11 @@ class Generator(nn.Module):
     config: Any
 
     @property
+    def num_context_planes(self) -> int:
+        """How many planes `detect` tells the next finer copy of a photo; 0 where it sees each copy by itself."""
+        return 0
+
+    @property
     def detector_radius_px(self) -> int:
         """How far around a sample the damage map depends on the tile: the radius of the receptive field."""
         raise NotImplementedError
@@ -43,8 +48,13 @@ class Generator(nn.Module):
         """For damage to be repaired at the default sensitivity, in logits of the map; see `restoration.masks`."""
         raise NotImplementedError
 
-    def detect(self, tiles: Tensor) -> Tensor:
-        """tiles: (N, 3, T, T) float in [0, 1]; returns the damage map, (N, 1, T, T) float in [0, 1]."""
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """The damage map, and what is told to the same place of the next finer copy of the photo.
+
+        tiles: (N, 3, T, T) float in [0, 1]; context: what was told by the next coarser copy, whose samples are twice as
+        wide, (N, num_context_planes, T / 2, T / 2) float in [0, 1], None where there is none. Returns
+        (N, 1 + num_context_planes, T, T) float in [0, 1], the damage map first.
+        """
         raise NotImplementedError
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
@@ -74,6 +84,8 @@ class DetectFillConfig:
     filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
     filler_keeps: bool = False
     """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
+    detector_context: int = 0
+    """Planes that the detector tells the next finer copy of a photo; releases up to 0005 saw each copy by itself."""
     detector_shift: float = 0.0
     """Subtracted from the detector's logits. It is trained where most pictures are damaged and misses weigh more than
     alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
@@ -132,11 +144,16 @@ class UNet(nn.Module):
         self.head.weight.data.copy_(phases.repeat_interleave(4, dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.head(self.features(x)), 2)
+        logits: Tensor = F.pixel_shuffle(self.head(self.features(x)), 2)
+        return logits
 
     def features(self, x: Tensor) -> Tensor:
         """What the head sees: (N, c0, T/2, T/2)."""
-        x = F.leaky_relu(self.stem(F.pixel_unshuffle(x, 2)), 0.2)
+        return self.features_from(self.stem(F.pixel_unshuffle(x, 2)))
+
+    def features_from(self, stem: Tensor) -> Tensor:
+        """stem: what the first convolution made of the input, (N, c0, T/2, T/2); returns the same shape."""
+        x: Tensor = F.leaky_relu(stem, 0.2)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
@@ -172,6 +189,33 @@ class KeepingUNet(UNet):
         return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
 
 
+class TellingUNet(UNet):
+    """A detector that is told what it made of the photo's coarser copy, and tells the finer one.
+
+    From within 61 px a broad white bar is a white wall. On a smaller copy both of its edges are in sight; what was seen
+    there comes along as planes of the network's own making, trained end to end over several scales. So the map still
+    depends on nothing but what lies within a tile's margin, at each scale.
+    """
+
+    def __init__(self, num_planes: int, channels: tuple[int, ...], dilations: tuple[int, ...]) -> None:
+        super().__init__(3, 1, channels, dilations)
+        self.context_stem = nn.Conv2d(num_planes, channels[0], 3, padding=1, bias=False)
+        self.context_head = nn.Conv2d(channels[0], 4 * num_planes, 1)
+        nn.init.zeros_(self.context_stem.weight)  # a release that was told nothing goes on as it was
+
+    def look(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x: (N, 3, T, T); context: (N, num_planes, T/2, T/2) in [0, 1] or None.
+
+        Returns logits, (N, 1, T, T), and what is told, (N, num_planes, T, T) in [0, 1].
+        """
+        stem = self.stem(F.pixel_unshuffle(x, 2))
+        if context is not None:
+            stem = stem + self.context_stem(context)
+        features = self.features_from(stem)
+        told = torch.sigmoid(F.pixel_shuffle(self.context_head(features), 2))
+        return F.pixel_shuffle(self.head(features), 2), told
+
+
 def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:
     """How far from a sample of a UNet's answer its receptive field reaches.
 
@@ -196,7 +240,10 @@ class DetectFill(Generator):
     def __init__(self, config: DetectFillConfig | None = None) -> None:
         super().__init__()
         self.config = config or DetectFillConfig()
-        self.detector = UNet(3, 1, self.config.detector_channels, self.config.detector_dilations)
+        shape = (self.config.detector_channels, self.config.detector_dilations)
+        self.detector: UNet = (
+            TellingUNet(self.config.detector_context, *shape) if self.config.detector_context else UNet(3, 1, *shape)
+        )
         filler = KeepingUNet if self.config.filler_keeps else UNet
         self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
 
@@ -208,13 +255,20 @@ class DetectFill(Generator):
     def required_evidence(self) -> float:
         return float(self.config.required_evidence)
 
-    def detect(self, tiles: Tensor) -> Tensor:
-        return torch.sigmoid(self.detect_logits(tiles).float() - self.config.detector_shift)
+    @property
+    def num_context_planes(self) -> int:
+        return int(self.config.detector_context)
 
-    def detect_logits(self, tiles: Tensor) -> Tensor:
-        """(N, 3, T, T) float in [0, 1] to (N, 1, T, T) logits without the shift, for the loss."""
-        logits: Tensor = self.detector(tiles - 0.5)
-        return logits
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        logits, told = self.detect_logits(tiles, context)
+        damage_map = torch.sigmoid(logits.float() - self.config.detector_shift)
+        return damage_map if told is None else torch.cat([damage_map, told.float()], dim=1)
+
+    def detect_logits(self, tiles: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """`detect` before the sigmoid and without the shift, for the loss: logits, and what is told if anything is."""
+        if isinstance(self.detector, TellingUNet):
+            return self.detector.look(tiles - 0.5, context)
+        return self.detector(tiles - 0.5), None
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         return self.fill_unclipped(tiles, mask, conditions).float().clamp(0.0, 1.0)
@@ -298,7 +352,7 @@ class Pix2Pix(Generator):
     def required_evidence(self) -> float:
         return 0.0
 
-    def detect(self, tiles: Tensor) -> Tensor:
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         return torch.ones_like(tiles[:, :1], dtype=torch.float32)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -69,23 +70,63 @@ class TilePass:
         self._generator = generator
         self._offset_px = offset_px
 
-    def detect(self, colour: np.ndarray) -> np.ndarray:
-        damage_map = self.look_once(colour)
+    def detect(self, colour: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+        """See `Pass.detect`. context: what `survey` told of a copy of half the side, (H / 2, W / 2, C) uint8."""
+        damage_map = self.look_once(colour, context)
+        self._look_again(damage_map, colour, context)
+        return damage_map
+
+    def survey(self, colour: np.ndarray, context: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """`detect`, and what the next finer copy is told, (H, W, C) uint8; None if the generator tells it nothing."""
+        if not self._generator.num_context_planes:
+            return self.detect(colour, context), None
+        planes = self._detect(colour, context, 1 + self._generator.num_context_planes)
+        damage_map = np.ascontiguousarray(planes[:, :, 0])
+        self._look_again(damage_map, colour, context)
+        return damage_map, planes[:, :, 1:]
+
+    def look_once(self, colour: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+        """The damage map, (H, W) uint8, before what is suspect was looked at again."""
+        return self._detect(colour, context, 1)[:, :, 0]
+
+    def _detect(self, colour: np.ndarray, context: np.ndarray | None, num_planes: int) -> np.ndarray:
+        """The first planes of the generator's answer, (H, W, num_planes) uint8."""
+        plan = self._plan(colour)
+        answers = self._answers(colour, context, plan, self._generator.detect, self._generator.batch_size)
+        planes = np.empty((*colour.shape[:2], num_planes), np.uint8)
+        for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
+            planes[top : top + len(band)] = _band_to_samples(band)
+        return planes
+
+    def _look_again(self, damage_map: np.ndarray, colour: np.ndarray, context: np.ndarray | None) -> None:
+        """Write into the map, (H, W) uint8, what a second look at the suspects finds."""
         suspects = grow(damage_map >= SUSPECT_LEVEL)
         if suspects.any():
             plan = self._plan(colour).touching(suspects)
-            tiles = cut_tiles(colour, plan)
-            maps = _in_batches(tiles, self._detect_turned, max(1, self._generator.batch_size // len(TURNS)))
-            _write_map(damage_map, plan, maps, suspects)
-        return damage_map
+            batch_size = max(1, self._generator.batch_size // len(TURNS))
+            maps = self._answers(colour, context, plan, partial(detect_turned, self._generator), batch_size)
+            for top, band in blend_tiles(plan, maps, num_channels=1):
+                rows = slice(top, top + len(band))
+                np.copyto(damage_map[rows], _band_to_samples(band)[:, :, 0], where=suspects[rows])
 
-    def look_once(self, colour: np.ndarray) -> np.ndarray:
-        """The damage map, (H, W) uint8, before what is suspect was looked at again."""
-        plan = self._plan(colour)
-        maps = _in_batches(cut_tiles(colour, plan), self._detect_batch, self._generator.batch_size)
-        damage_map = np.empty(colour.shape[:2], np.uint8)
-        _write_map(damage_map, plan, maps)
-        return damage_map
+    def _answers(
+        self,
+        colour: np.ndarray,
+        context: np.ndarray | None,
+        plan: TilePlan,
+        detect: Callable[[Tensor, Tensor | None], Tensor],
+        batch_size: int,
+    ) -> Iterator[np.ndarray]:
+        """(T, T, C) float32 each."""
+
+        def detect_batch(tiles: Sequence[tuple[np.ndarray, ...]]) -> Tensor:
+            of_colour, *of_context = zip(*tiles, strict=True)
+            return detect(stack_tiles(of_colour), stack_tiles(of_context[0]) if of_context else None)
+
+        planes = [cut_tiles(colour, plan)]
+        if context is not None:
+            planes.append(cut_tiles(context, plan.halved()))
+        return _in_batches(zip(*planes, strict=True), detect_batch, batch_size)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
@@ -106,12 +147,6 @@ class TilePass:
             cell_px=CELL_PX,
             offset_px=self._offset_px,
         )
-
-    def _detect_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
-        return self._generator.detect(stack_tiles(tiles))
-
-    def _detect_turned(self, tiles: Sequence[np.ndarray]) -> Tensor:
-        return detect_turned(self._generator, stack_tiles(tiles))
 
     def _fill_batch(self, damaged_tiles: Sequence[DamagedTile]) -> Tensor:
         tiles, masks, see_through = zip(*damaged_tiles, strict=True)
@@ -138,12 +173,14 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
-def detect_turned(generator: TileGenerator, tiles: Tensor) -> Tensor:
+def detect_turned(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
     """The damage map, (N, 1, T, T), whose logits are the means over several orientations of the tiles, (N, 3, T, T).
 
-    What is damage does not depend on how a photo is held; what a network errs in does.
+    What is damage does not depend on how a photo is held; what a network errs in does. context: see
+    `TileGenerator.detect`.
     """
-    maps = generator.detect(torch.cat([turn(tiles) for turn, _ in TURNS]))
+    turned = (torch.cat([turn(each) for turn, _ in TURNS]) for each in (tiles, context) if each is not None)
+    maps = generator.detect(*turned)[:, :1]
     turned_back = [back(each) for (_, back), each in zip(TURNS, torch.chunk(maps, len(TURNS)), strict=True)]
     return torch.sigmoid(torch.logit(torch.stack(turned_back), eps=LEAST_DOUBT).mean(dim=0))
 
@@ -152,15 +189,6 @@ def grow(mask: np.ndarray) -> np.ndarray:
     """mask: (H, W) bool, and what lies within `GROWN_PX` of it."""
     grown: np.ndarray = ndimage.maximum_filter(mask, 2 * GROWN_PX + 1)
     return grown
-
-
-def _write_map(
-    damage_map: np.ndarray, plan: TilePlan, maps: Iterable[np.ndarray], where: np.ndarray | None = None
-) -> None:
-    """Blend maps, (T, T, 1) float32 each, into damage_map, (H, W) uint8; only `where`, (H, W) bool, if it is given."""
-    for top, band in blend_tiles(plan, maps, num_channels=1):
-        rows = slice(top, top + len(band))
-        np.copyto(damage_map[rows], _band_to_samples(band)[:, :, 0], where=True if where is None else where[rows])
 
 
 def _cut_damaged_tiles(

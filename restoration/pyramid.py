@@ -3,8 +3,9 @@
 A scratch on a 24-megapixel scan may be wider than the detector can see; on a copy of an eighth of the side it is a
 line. So the photo is halved again and again, and the passes go from the smallest copy up to the photo itself:
 
-    detect   each copy has its own map, and what is damage is decided on each. What was decided on a coarser one is
-             carried on to the finer, whose own map joins it: what is too wide or faint there may be plain here.
+    detect   each copy has its own map, and what is damage is decided on each. The detector of the finer one is told
+             what was seen on the coarser, and what was decided there is carried on: what is too wide or faint to be
+             found here may be plain there.
     fill     what is wide is filled on the coarser copy, and stands in the damage's place when the finer one is filled.
 
 The copies have a quarter, a sixteenth ... of the photo's pixels: all of it costs 1.33 times the native pass.
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from restoration.passes import Pass
+from restoration.passes import TilePass
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -38,21 +39,36 @@ class PyramidPass:
     decide: a damage map, (h, w) uint8, to opacities of the same shape: 0 where nothing is to be repaired.
     """
 
-    def __init__(self, one_pass: Pass, decide: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(self, one_pass: TilePass, decide: Callable[[np.ndarray], np.ndarray]) -> None:
         self._one_pass = one_pass
         self._decide = decide
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         """colour: (H, W, 3) uint8; returns the damage map, (H, W) uint8."""
-        damage_map = self._one_pass.detect(colour)
-        if has_smaller_copy(colour):
-            coarse_map = self.detect(halve(colour))
-            opacities = self._decide(coarse_map)
-            if opacities.any():
-                found = double(decided_parts(coarse_map, opacities), colour.shape[:2])
-                found[found < CARRIED_LEVEL // 2] = 0  # interpolated beyond the edge
-                np.maximum(damage_map, found, out=damage_map)
+        coarse_map, context = self._survey_smaller_copy(colour)
+        damage_map = self._one_pass.detect(colour, context)
+        self._carry_on(coarse_map, damage_map)
         return damage_map
+
+    def _survey(self, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        coarse_map, context = self._survey_smaller_copy(colour)
+        damage_map, context = self._one_pass.survey(colour, context)
+        self._carry_on(coarse_map, damage_map)
+        return damage_map, context
+
+    def _survey_smaller_copy(self, colour: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Its map, (h, w) uint8, and what it tells, (h, w, C) uint8; None for each that there is not."""
+        return self._survey(halve(colour)) if has_smaller_copy(colour) else (None, None)
+
+    def _carry_on(self, coarse_map: np.ndarray | None, damage_map: np.ndarray) -> None:
+        """Write into the map, (H, W) uint8, what was decided on the smaller copy, if there is one."""
+        if coarse_map is None:
+            return
+        opacities = self._decide(coarse_map)
+        if opacities.any():
+            found = double(decided_parts(coarse_map, opacities), damage_map.shape)
+            found[found < CARRIED_LEVEL // 2] = 0  # interpolated beyond the edge
+            np.maximum(damage_map, found, out=damage_map)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         """See `Pass.fill`."""

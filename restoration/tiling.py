@@ -62,6 +62,20 @@ class TilePlan:
         """The (top, left) of every tile, in the order in which tiles are cut and blended."""
         return ((row.rows.start, column.start) for row in self.tile_rows for column in row.columns)
 
+    def halved(self) -> "TilePlan":
+        """The same tiles on a copy of half the side, to cut them there; its weights are not to be blended with.
+
+        Raises InvalidOption if a tile starts, or ends, between two samples of the copy.
+        """
+        if self.tile_px % 2 or any(start % 2 for corner in self.corners() for start in corner):
+            raise InvalidOption(f"tiles of {self.tile_px} px do not start and end at even coordinates; use even cells")
+
+        def halve(span: Span) -> Span:
+            return Span(span.start // 2, span.weights[::2])
+
+        tile_rows = tuple(TileRow(halve(row.rows), tuple(map(halve, row.columns))) for row in self.tile_rows)
+        return TilePlan(-(-self.height_px // 2), -(-self.width_px // 2), self.tile_px // 2, tile_rows)
+
     def touching(self, mask: np.ndarray) -> "TilePlan":
         """Without the tiles of which nothing that counts lies under the mask, (H, W) bool."""
         tile_rows = []

@@ -240,9 +240,10 @@ class SharedGenerator(InFrontOf):
     generator: TileGenerator
     job: TileJob
 
-    def detect(self, tiles: Tensor) -> Tensor:
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        return self.batcher.compute(self.job, self.generator, "detect", (tiles,))
+        inputs = (tiles,) if context is None else (tiles, context)
+        return self.batcher.compute(self.job, self.generator, "detect", inputs)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""

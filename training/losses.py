@@ -1,5 +1,6 @@
 """What the networks are asked for."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -60,6 +61,27 @@ def detection_loss(
         "entropy": masked_mean(entropy, counts),
         "tversky": tversky_loss(torch.sigmoid(logits), mask, counts, samples_count_alike=samples_count_alike),
     }
+
+
+HARD_SHARE = 1.0 / 256.0
+"""Of a sample's undamaged pixels, those that look most like damage."""
+NEAR_PX = 4
+"""Around damage an alarm is no false one: its faint edge has no sharp end."""
+
+
+def hard_alarms_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
+    """Cross entropy of each sample's worst false alarms, mean over the samples.
+
+    A clean photo stays as it is only if none of its pixels is taken for damage: what decides is the worst few, which a
+    mean over all hardly sees (hard example mining, Shrivastava et al. 2016, arXiv 1604.03540).
+
+    logits, mask, counts: (N, 1, H, W).
+    """
+    is_near_damage = F.max_pool2d(mask, 2 * NEAR_PX + 1, stride=1, padding=NEAR_PX) > 0
+    is_undamaged = ~is_near_damage & (counts > 0)
+    alarms = torch.where(is_undamaged, logits, torch.full_like(logits, -math.inf)).flatten(1)
+    worst = alarms.topk(max(1, round(alarms.shape[1] * HARD_SHARE)), dim=1).values
+    return F.softplus(worst).mean()  # 0 for what is minus infinity
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, fake_patches: Tensor | None = None) -> Tensor:

@@ -35,6 +35,12 @@ class Phase:
     """Share of samples in which the filler may look at the damage that it fills; in the others it is erased."""
     wrong_mask_share: float = 0.3
     """Share of samples whose mask covers undamaged parts too, which the filler must then give back."""
+    num_scales: int = 1
+    """Copies of the crops, each of half the side of the one before, through which the detector goes, coarse to fine."""
+    untold_share: float = 0.15
+    """Share of samples in which a copy is not told what the coarser one saw."""
+    hard_alarms: float = 0.0
+    """Weight of the loss on the worst false alarms, beside a cross entropy of weight 1."""
     samples_count_alike: bool = False
     """Losses are taken for each sample, not over the batch: a hairline, or a photo that must stay clean, then weighs as
     much as a large hole, and to the filler a faint stain as much as an opaque stroke."""
@@ -125,7 +131,7 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     judged_large = replace(judged, num_steps=700, see_through_share=0.75, wrong_mask_share=0.5)
     return Recipe(
         name="detect-fill",
-        generator=DetectFillConfig(detector_shift=3.0, filler_keeps=True),
+        generator=DetectFillConfig(detector_shift=3.0, filler_keeps=True, detector_context=4),
         phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
@@ -138,35 +144,23 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
 def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
-    The detector's rate stays up for as long as there is time, and then falls: most of what is gained shows in the fall.
-    The filler, which the release's discriminator has judged, is fine-tuned without one, and learns what half-covered
-    samples still tell.
+    The detector learns to be told what it saw on smaller copies; its rate stays up for as long as there is time, and
+    then falls: most of what is gained shows in the fall. The filler stays as it is.
     """
     steady = Phase(
         "detector",
-        6_000,
+        3_500,
         num_crops=8,
         crop_px=256,
         learning_rate=6e-4,
         warm_up_steps=300,
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
+        num_scales=3,
+        hard_alarms=0.05,
         samples_count_alike=True,
     )
-    falling = replace(steady, num_steps=6_000, warm_up_steps=0, decays=True)
-    fill = Phase(
-        "filler",
-        4_000,
-        num_crops=8,
-        crop_px=256,
-        learning_rate=6e-4,
-        warm_up_steps=100,
-        decays=True,
-        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.5, 0.3, 0.1)),
-        see_through_share=0.85,
-        wrong_mask_share=0.5,
-        samples_count_alike=True,
-    )
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(fill, steady, falling))
+    falling = replace(steady, num_steps=5_500, warm_up_steps=0, decays=True)
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling))
 
 
 LATE_WEIGHTS = {

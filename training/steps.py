@@ -1,5 +1,6 @@
 """One step of each phase: a batch of pairs in, losses out. The trainer does the rest."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,13 +9,14 @@ from torch.nn import functional as F
 
 from restoration.generator import ERASED, DetectFill, Generator, Pix2Pix
 from restoration.tensors import to_signed_range
-from training.damage import Pairs
+from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN
 from training.losses import (
     adversarial_loss,
     detection_loss,
     discriminator_loss,
     feature_matching_loss,
+    hard_alarms_loss,
     masked_mean,
     patches_of,
     share_left,
@@ -55,20 +57,46 @@ def run_step(
         return _pix2pix_step(generator, discriminator, pairs, phase, recipe)
     assert isinstance(generator, DetectFill)
     if phase.trains == "detector":
-        return _detector_step(generator, pairs, phase)
+        return _detector_step(generator, pairs, phase, rng)
     return _filler_step(generator, discriminator, pairs, phase, recipe, rng)
 
 
-def _detector_step(generator: DetectFill, pairs: Pairs, phase: Phase) -> StepLosses:
-    logits = generator.detect_logits(pairs.damaged).float()
-    losses = detection_loss(logits, pairs.mask, pairs.counts, samples_count_alike=phase.samples_count_alike)
+def _detector_step(generator: DetectFill, pairs: Pairs, phase: Phase, rng: torch.Generator) -> StepLosses:
+    """From the smallest copy to the crops themselves, each with what the one before it told."""
+    copies = list(_halved_again_and_again(pairs, phase.num_scales))
+    total = torch.zeros((), device=pairs.mask.device)
+    told: Tensor | None = None
+    for index, copy in enumerate(reversed(copies), 1 - len(copies)):
+        logits, told = generator.detect_logits(copy.damaged, _told_to_some(told, phase.untold_share, rng))
+        logits = logits.float()
+        losses = detection_loss(logits, copy.mask, copy.counts, samples_count_alike=phase.samples_count_alike)
+        loss = losses["entropy"] + 0.5 * losses["tversky"]
+        if phase.hard_alarms:
+            losses["hard_alarms"] = hard_alarms_loss(logits, copy.mask, copy.counts)
+            loss = loss + phase.hard_alarms * losses["hard_alarms"]
+        total = total + loss * 2.0**index
     with torch.no_grad():
         found = (logits > 0).float() * pairs.counts
         hits = (found * pairs.mask).sum()
         recall = hits / pairs.mask.sum().clamp(min=1.0)
         precision = hits / found.sum().clamp(min=1.0)
-    total = losses["entropy"] + 0.5 * losses["tversky"]
     return StepLosses(total, None, {**losses, "recall": recall, "precision": precision})
+
+
+def _halved_again_and_again(pairs: Pairs, num_scales: int) -> Iterator[Pairs]:
+    """The pairs, and copies of half the side of the one before: damage is what can be seen there."""
+    yield pairs
+    for _ in range(num_scales - 1):
+        pairs = pairs_from(F.avg_pool2d(pairs.damaged, 2), F.avg_pool2d(pairs.clean, 2))
+        yield pairs
+
+
+def _told_to_some(told: Tensor | None, untold_share: float, rng: torch.Generator) -> Tensor | None:
+    """Some samples must do without: a small photo has no copy, and nor has one in `mode=tile`."""
+    if told is None:
+        return None
+    is_told = torch.rand(len(told), 1, 1, 1, generator=rng, device=rng.device) >= untold_share
+    return told * is_told
 
 
 def draw_fill_mask(pairs: Pairs, phase: Phase, rng: torch.Generator) -> tuple[Tensor, Tensor]:

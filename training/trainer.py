@@ -178,7 +178,7 @@ class Trainer:
         """A grid of pairs that are the same at every step, restored by the averaged weights."""
         shape = BatchShape(num_crops=8, crop_px=max(phase.crop_px, self.average.tile_multiple_px))
         pairs = self.source.make_batch(-1 % 2**31, shape, self.settings.device)
-        damage_map = self.average.detect(pairs.damaged)
+        damage_map = self.average.detect(pairs.damaged)[:, :1]
         blind = (damage_map > 0.5).float()
         restored = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, blind), blind)
         filled = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, pairs.mask), pairs.mask)

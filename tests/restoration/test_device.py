@@ -41,7 +41,7 @@ def test_more_tiles_than_a_batch_are_split():
 class HoldsThree(DetectFill):
     """Its device's memory holds three tiles and no more."""
 
-    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         if len(tiles) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tiles.mean(dim=1, keepdim=True)
@@ -56,7 +56,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_so():
 
 def test_a_single_tile_that_memory_does_not_hold_is_an_error():
     class HoldsNothing(DetectFill):
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):

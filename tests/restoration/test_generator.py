@@ -16,7 +16,7 @@ from restoration.tensors import to_model_range
 
 from .small_generator import SMALL, make_generator
 
-LARGEST = DetectFillConfig(filler_keeps=True)
+LARGEST = DetectFillConfig(filler_keeps=True, detector_context=4)
 SMALL_OF = {"detect-fill": SMALL, "pix2pix": {"channels": 2}}
 
 
@@ -126,8 +126,11 @@ def test_a_config_is_frozen():
 def test_ours_stays_within_its_budget():
     with torch.device("meta"):
         generator = DetectFill(LARGEST)
-    tile, plane = (1, 3, 256, 256), (1, 1, 256, 256)
-    assert count_gflop(generator.detect, tile) <= 2.0
+    tile, plane, context = (1, 3, 256, 256), (1, 1, 256, 256), (1, 4, 128, 128)
+    with torch.device("meta"):
+        alone = DetectFill(DetectFillConfig(filler_keeps=True))
+    assert count_gflop(alone.detect, tile) <= 2.0
+    assert count_gflop(generator.detect, tile, context) <= 2.05  # see decision 0028
     assert count_gflop(generator.fill, tile, plane) <= 5.0
     assert num_parameters(generator) <= 8_000_000
 
@@ -190,10 +193,34 @@ def test_the_damage_map_depends_on_nothing_beyond_the_detector_s_radius(config):
     farthest_px = 0
     for middle in range(192, 192 + cell_px):
         tiles = torch.rand(1, 3, 384, 384, requires_grad=True)
-        generator.detect_logits(tiles)[0, 0, middle, middle].backward()
+        logits, _ = generator.detect_logits(tiles)
+        logits[0, 0, middle, middle].backward()
         rows_and_columns = tiles.grad[0].abs().sum(dim=0).nonzero()
         farthest_px = max(farthest_px, int((rows_and_columns - middle).abs().max()))
     assert farthest_px == generator.detector_radius_px
+
+
+def test_what_is_told_of_a_copy_reaches_no_farther_than_what_is_seen():
+    generator = make_generator(detector_channels=(8, 12, 16), detector_context=2)
+    torch.nn.init.normal_(generator.detector.context_stem.weight)
+    told = torch.rand(1, 2, 192, 192, requires_grad=True)
+    logits, _ = generator.detect_logits(torch.rand(1, 3, 384, 384), told)
+    logits[0, 0, 192, 192].backward()
+    rows_and_columns = told.grad[0].abs().sum(dim=0).nonzero()
+    assert len(rows_and_columns) > 100
+    assert 2 * int((rows_and_columns - 96).abs().max()) <= generator.detector_radius_px
+
+
+def test_a_detector_that_tells_starts_as_one_that_does_not():
+    """So a release without context is gone on from without a step back."""
+    alone, telling = make_generator(), make_generator(detector_context=3)
+    telling.load_state_dict(alone.state_dict(), strict=False)
+    tiles, told = portrait().repeat(2, 1, 1, 1), torch.rand(2, 3, 128, 128)
+    with torch.inference_mode():
+        answer = telling.detect(tiles, told)
+        assert answer.shape == (2, 4, 256, 256)
+        assert torch.equal(answer[:, :1], alone.detect(tiles))
+        assert 0.0 <= answer.min() < answer.max() <= 1.0
 
 
 def test_ours_looks_no_farther_than_half_of_the_overlap_of_two_tiles():

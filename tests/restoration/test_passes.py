@@ -54,9 +54,10 @@ def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
 def test_where_nothing_is_suspect_one_look_is_all():
     class Counting:
         batch_size, detector_radius_px, required_evidence, conditions = 8, 61, 5.5, ()
+        num_context_planes = 0
         num_tiles = 0
 
-        def detect(self, tiles):
+        def detect(self, tiles, context=None):
             self.num_tiles += len(tiles)
             return torch.zeros(len(tiles), 1, 256, 256)
 

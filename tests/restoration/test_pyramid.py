@@ -21,12 +21,13 @@ class SeesNear:
     batch_size = 4
     detector_radius_px = 32
     required_evidence = 0.0
+    num_context_planes = 0
     conditions = ("see_through",)
 
     def __init__(self) -> None:
         self.num_detected = self.num_filled = 0
 
-    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         self.num_detected += len(tiles)
         is_white = (tiles.amin(dim=1, keepdim=True) > 0.99).float()
         rows = torch.nn.functional.max_pool2d(1.0 - is_white, (65, 1), stride=1, padding=(32, 0))
@@ -147,7 +148,7 @@ def test_what_is_plain_on_a_copy_and_faint_on_the_photo_is_found():
     class SeesCoarsely(SeesNear):
         """Certain of bright stripes of up to 8 px, and doubtful about wider ones."""
 
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             bright = (tiles.amin(dim=1, keepdim=True) > 0.6).float()
             is_wide = -torch.nn.functional.max_pool2d(-bright, (1, 9), stride=1, padding=(0, 4))
             is_wide = torch.nn.functional.max_pool2d(is_wide, (1, 9), stride=1, padding=(0, 4))
@@ -155,6 +156,7 @@ def test_what_is_plain_on_a_copy_and_faint_on_the_photo_is_found():
 
     class MustBeSure(SeesCoarsely):
         required_evidence = 5.5
+        num_context_planes = 0
 
     samples, stripe = scan(1000, 1200, 24)
     assert not restore(samples, MustBeSure(), mode="tile").mask.any()
@@ -204,10 +206,31 @@ def test_a_generator_that_cannot_look_through_a_mask_repaints_at_the_photo_s_own
     assert counts[0] == counts[1]
 
 
+def test_each_copy_is_told_what_the_next_smaller_one_saw():
+    class TellsItsSize:
+        """One plane, and a map: how many copies had been told before."""
+
+        def __init__(self) -> None:
+            self.seen = []
+
+        def detect(self, colour: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+            self.seen.append((colour.shape[:2], None if context is None else (context.shape, int(context.max()))))
+            return np.zeros(colour.shape[:2], np.uint8)
+
+        def survey(self, colour: np.ndarray, context: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            damage_map = self.detect(colour, context)
+            return damage_map, np.full((*colour.shape[:2], 1), len(self.seen), np.uint8)
+
+    one_pass = TellsItsSize()
+    PyramidPass(one_pass, decide=lambda coarse: coarse).detect(np.zeros((601, 700, 3), np.uint8))
+    assert one_pass.seen == [((151, 175), None), ((301, 350), ((151, 175, 1), 1)), ((601, 700), ((301, 350, 1), 2))]
+
+
 def test_a_small_photo_has_no_smaller_copy():
     class OnePass:
-        def detect(self, colour: np.ndarray) -> np.ndarray:
+        def detect(self, colour: np.ndarray, context: np.ndarray | None) -> np.ndarray:
             assert colour.shape == (255, 900, 3)
+            assert context is None
             return np.zeros(colour.shape[:2], np.uint8)
 
     assert not PyramidPass(OnePass(), decide=lambda coarse: coarse).detect(np.zeros((255, 900, 3), np.uint8)).any()

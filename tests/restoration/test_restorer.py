@@ -26,12 +26,13 @@ class WhiteIsDamage:
     batch_size = 4
     detector_radius_px = 0
     required_evidence = 0.0
+    num_context_planes = 0
     conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.num_detected = self.num_filled = 0
 
-    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         self.num_detected += len(tiles)
         return (tiles.amin(dim=1, keepdim=True) > 0.99).float()
 
@@ -132,8 +133,9 @@ def test_protect_wins_over_damage():
 def test_lower_sensitivity_takes_less_for_damage():
     class Doubtful(WhiteIsDamage):
         required_evidence = 10.0  # a little more than 720 samples at 0.4 are
+        num_context_planes = 0
 
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             return super().detect(tiles) * 0.4
 
     photo = photo_of(scratched()[0])
@@ -150,8 +152,9 @@ def test_doubtful_damage_is_repaired_in_part():
 
     class AllButCertain(WhiteIsDamage):
         required_evidence = 12.7  # a little less than 720 samples at 0.99 are
+        num_context_planes = 0
 
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             return super().detect(tiles) * 0.99
 
     samples = dark_photo(300, 300).copy()
@@ -288,7 +291,7 @@ def test_tiles_that_disagree_leave_no_seam():
     """The worst painter there is, each tile in its own mean colour: the joints are ramps over the overlap."""
 
     class PaintsTheMean(WhiteIsDamage):
-        def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             return torch.ones_like(tiles[:, :1])
 
         def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
@@ -326,6 +329,22 @@ def test_the_damage_map_is_the_same_on_any_grid(precision, size):
     assert maps[0].std() > 1.0
     for other in maps[1:]:
         assert np.array_equal(maps[0], other)
+
+
+@pytest.mark.parametrize("size", [(700, 700), (531, 777)], ids=str)
+def test_with_what_coarser_copies_tell_the_map_is_still_the_same_on_any_grid(size):
+    generator = make_generator(detector_channels=(8, 12, 16), detector_context=2)
+    torch.nn.init.normal_(generator.detector.context_stem.weight)
+    photo, protected = photo_of(dark_photo(*size)), np.ones(size, bool)
+    maps = [
+        restore_photo(
+            photo, DeviceGenerator(generator, CPU, "bfloat16"), RestoreOptions(protect=protected), offset_px=offset_px
+        ).damage_map
+        for offset_px in (0, 32, 64)
+    ]
+    assert maps[0].std() > 1.0
+    assert np.array_equal(maps[0], maps[1])
+    assert np.array_equal(maps[0], maps[2])
 
 
 def test_seconds_are_told_by_stage():

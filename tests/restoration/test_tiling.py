@@ -174,6 +174,24 @@ def test_sizes_that_make_no_grid_are_refused(wrong):
         plan_tiles(**({"height_px": 100, "width_px": 100} | wrong))
 
 
+def test_a_halved_plan_cuts_the_same_places_of_a_copy():
+    plan = plan_tiles(301, 517, tile_px=64, overlap_px=32, cell_px=32)
+    rows, columns = np.mgrid[:301, :517]
+    places = np.stack([rows, columns], axis=2)
+    tiles = list(cut_tiles(places, plan))
+    halved = list(cut_tiles(places[::2, ::2], plan.halved()))
+    assert len(tiles) == len(halved) == len(plan) > 20
+    for tile, of_copy in zip(tiles, halved, strict=True):
+        inside = (tile[::2, ::2] == tile[0, 0] + np.mgrid[:64:2, :64:2].transpose(1, 2, 0)).all(axis=2)  # not mirrored
+        assert inside[0, 0]
+        assert np.array_equal(of_copy[inside], tile[::2, ::2][inside])
+
+
+def test_a_plan_between_two_samples_of_a_copy_cannot_be_halved():
+    with pytest.raises(InvalidOption, match="even"):
+        plan_tiles(100, 100, tile_px=33, overlap_px=12).halved()
+
+
 def test_only_the_tiles_that_count_for_a_mask_are_kept():
     plan = plan_tiles(1000, 1000, tile_px=256, overlap_px=128, margin_px=64)
     mask = np.zeros((1000, 1000), bool)

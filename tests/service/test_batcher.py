@@ -23,6 +23,7 @@ class Doubler:
     batch_size = 4
     detector_radius_px = 0
     required_evidence = 0.0
+    num_context_planes = 0
     conditions = ("see_through",)
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Doubler:
         self.batches: list[list[float]] = []
         self.fails: Callable[[Tensor], None] = lambda tiles: None
 
-    def detect(self, tiles: Tensor) -> Tensor:
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         self.batches.append(tiles[:, 0, 0, 0].tolist())
         assert self.gate.wait(30)
         self.fails(tiles)

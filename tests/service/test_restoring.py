@@ -36,7 +36,7 @@ class SlowGenerator:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.generator, name)
 
-    def detect(self, tiles: Tensor) -> Tensor:
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         self.thread_names.add(threading.current_thread().name)
         self.num_detected.append(len(tiles))
         self.started.release()

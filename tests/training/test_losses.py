@@ -10,6 +10,7 @@ from training.losses import (
     detection_loss,
     discriminator_loss,
     feature_matching_loss,
+    hard_alarms_loss,
     masked_mean,
     patches_of,
     share_left,
@@ -91,6 +92,29 @@ def test_an_alarm_on_a_clean_sample_costs_something():
     alarm = clean + 1.0
     assert tversky_loss(clean, clean, counts, samples_count_alike=True) == 0.0
     assert tversky_loss(alarm, clean, counts, samples_count_alike=True) == pytest.approx(1 - 20 / 50)
+
+
+def test_the_worst_false_alarm_of_a_sample_costs_though_no_other_pixel_does():
+    logits, mask = torch.full((2, 1, 16, 16), -20.0), torch.zeros(2, 1, 16, 16)
+    logits[0, 0, 3, 3] = 5.0
+    loss = hard_alarms_loss(logits, mask, torch.ones_like(mask))
+    assert float(loss) == pytest.approx(math.log1p(math.exp(5.0)) / 2, rel=1e-4)
+
+
+def test_an_alarm_on_damage_or_beside_it_or_where_nobody_can_tell_is_no_false_one():
+    logits, mask, counts = torch.full((1, 1, 32, 32), -20.0), torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    mask[..., 8, 8] = 1.0
+    counts[..., 24, 24] = 0.0
+    for row, column in ((8, 8), (8, 12), (24, 24)):
+        logits[..., row, column] = 9.0
+    assert float(hard_alarms_loss(logits, mask, counts)) < 1e-6
+    logits[..., 8, 13] = 9.0
+    assert float(hard_alarms_loss(logits, mask, counts)) > 2.0
+
+
+def test_a_sample_that_is_damaged_all_over_has_no_false_alarm():
+    everywhere = torch.ones(1, 1, 16, 16)
+    assert float(hard_alarms_loss(9.0 * everywhere, everywhere, everywhere)) == 0.0
 
 
 def test_an_undecided_detector_pays_the_logarithm_of_2():

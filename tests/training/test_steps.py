@@ -53,6 +53,27 @@ def test_the_detector_phase_moves_the_detector_alone(bank):
     assert untouched(judge)
 
 
+def test_over_several_scales_the_detector_learns_what_to_tell(bank):
+    """What is told of a copy is judged by what the finer one makes of it: gradients go through all scales."""
+    recipe = dataclasses.replace(DETECT_FILL, generator=dataclasses.replace(DETECT_FILL.generator, detector_context=2))
+    phase = dataclasses.replace(recipe.phases[0], num_scales=2, untold_share=0.0, hard_alarms=0.1)
+    generator, judge = networks_of(recipe)
+    torch.nn.init.normal_(generator.detector.context_stem.weight, std=0.1)
+    losses = run_step(generator, judge, pairs_for(recipe, phase, bank), phase, recipe, seeded())
+    losses.generator.backward()
+    assert moved(generator.detector)
+    assert losses.shown["hard_alarms"] > 0
+
+
+def test_a_detector_that_is_never_told_does_not_learn_what_to_tell(bank):
+    recipe = dataclasses.replace(DETECT_FILL, generator=dataclasses.replace(DETECT_FILL.generator, detector_context=2))
+    phase = dataclasses.replace(recipe.phases[0], num_scales=2, untold_share=1.0)
+    generator, judge = networks_of(recipe)
+    run_step(generator, judge, pairs_for(recipe, phase, bank), phase, recipe, seeded()).generator.backward()
+    assert generator.detector.context_head.weight.grad.abs().sum() == 0
+    assert moved(generator.detector.head)
+
+
 def test_the_filler_phase_moves_the_filler_alone(bank):
     generator, judge = networks_of(DETECT_FILL)
     phase = DETECT_FILL.phases[1]
