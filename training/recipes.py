@@ -104,8 +104,16 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.45, 0.35, 0.15, 0.05)),
     )
     # Long, in large steps and batches: what the detector still lacked was time
-    decisive = replace(strict, num_steps=6_500, num_crops=16, learning_rate=8e-4, warm_up_steps=200)
-    calm = replace(sober, num_steps=1_600, num_crops=16, learning_rate=1.6e-4, warm_up_steps=0)
+    decisive = replace(
+        strict,
+        num_steps=6_500,
+        num_crops=16,
+        learning_rate=8e-4,
+        warm_up_steps=200,
+        num_scales=3,
+        hard_alarms=0.05,
+    )
+    calm = replace(decisive, num_steps=1_600, learning_rate=1.6e-4, warm_up_steps=0, damage=sober.damage)
     fill = Phase("filler", 4_200, num_crops=16, crop_px=128, learning_rate=6e-4, warm_up_steps=300, decays=True)
     judged = Phase(
         "filler",
@@ -144,8 +152,9 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
 def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
-    The detector learns to be told what it saw on smaller copies; its rate stays up for as long as there is time, and
-    then falls: most of what is gained shows in the fall. The filler stays as it is.
+    The detector learns what to tell of smaller copies; its rate stays up for as long as there is time, and then falls:
+    most of what is gained shows in the fall. The filler, which the release's discriminator has judged, is fine-tuned
+    without one, and learns what half-covered samples still tell.
     """
     steady = Phase(
         "detector",
@@ -160,7 +169,20 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         samples_count_alike=True,
     )
     falling = replace(steady, num_steps=5_500, warm_up_steps=0, decays=True)
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling))
+    fill = Phase(
+        "filler",
+        4_000,
+        num_crops=8,
+        crop_px=256,
+        learning_rate=6e-4,
+        warm_up_steps=100,
+        decays=True,
+        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.5, 0.3, 0.1)),
+        see_through_share=0.85,
+        wrong_mask_share=0.5,
+        samples_count_alike=True,
+    )
+    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill))
 
 
 LATE_WEIGHTS = {
