@@ -10,7 +10,7 @@ from typing import get_args
 
 from restoration.device import PrecisionChoice
 from restoration.errors import InvalidOption, NoRelease, RestorationError
-from restoration.photo import Depth, History, Photo, PhotoFormat, decode_photo
+from restoration.photo import Depth, History, Photo, PhotoFormat, check_writable, decode_photo
 from restoration.release import read_release
 from restoration.restorer import MODES, RestoreOptions, Restorer
 
@@ -76,6 +76,8 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     for target in targets:
         _expect_free(target, overwrite=chosen.overwrite)
     photo = decode_photo(chosen.old.read_bytes())
+    format = _format(chosen, photo)
+    check_writable(photo, format=format, quality=chosen.quality, depth=chosen.depth)
     if chosen.damage_map is not None and photo.further_pages:
         raise InvalidOption(f"{chosen.old} has {len(photo.pages)} pages, and a damage map shows one; leave it out")
     restorer = _load_restorer(chosen)
@@ -83,7 +85,7 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     restoration = restorer.restore(photo, options)
     encoded = restoration.encode(
         photo,
-        format=_format(chosen, photo),
+        format=format,
         quality=chosen.quality,
         depth=chosen.depth,
         history=History(restorer.release.version, restoration.damage_ratio) if chosen.history else None,

@@ -29,13 +29,13 @@ from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
 
 __all__ = [
-    "LONGEST_SIDE_PX",
     "MEDIA_TYPES",
     "Depth",
     "History",
     "Photo",
     "PhotoFormat",
     "PhotoLimits",
+    "check_writable",
     "count_pixels",
     "decode_photo",
     "encode_photo",
@@ -50,7 +50,7 @@ MEDIA_TYPES: Mapping[PhotoFormat, str] = MappingProxyType(
     {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
 )
 
-LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
+_LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
 """Of what a format holds, where that is less than any limit here."""
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # by number of channels, less one
@@ -156,6 +156,25 @@ def count_pixels(encoded: bytes, limits: PhotoLimits | None = None) -> int:
         return sum(page.height_px * page.width_px for page in _open_pages(encoded, format_, limits or PhotoLimits()))
 
 
+def check_writable(
+    photo: Photo,
+    *,
+    format: PhotoFormat | None = None,
+    quality: int | None = None,
+    depth: Depth = "same",
+    size_px: tuple[int, ...] | None = None,
+) -> None:
+    """Whether `encode_photo` can write what becomes of the photo: to be asked before restoring it, which takes long.
+
+    format, quality, depth: as there; size_px: height and width, if not the photo's.
+    Raises InvalidOption: a quality out of range or for PNG or TIFF; a format that can't hold the photo."""
+    target = format or photo.format
+    _check_quality(quality, target)
+    size_px = size_px or (photo.height_px, photo.width_px)
+    if _is_converted(photo, target, quality, depth) or size_px != (photo.height_px, photo.width_px):
+        _check_target(photo, target, depth, max(size_px))
+
+
 def encode_photo(
     photo: Photo,
     samples: Samples,
@@ -173,13 +192,12 @@ def encode_photo(
     4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate. quality: 1 to 100, for
     JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones. history: an entry for the
     file's XMP, written if any sample has changed.
-    Raises InvalidOption: a quality out of range or for PNG or TIFF; a format that can't hold the photo."""
+    Raises InvalidOption as `check_writable` does."""
     target = format or photo.format
     all_samples = (samples, *further_pages)
     _expect_alike(photo, all_samples)
-    _check_quality(quality, target)
-    is_deeper = depth == "8" and any(page.dtype != np.uint8 for page in all_samples)
-    is_converted = target != photo.format or quality is not None or is_deeper
+    check_writable(photo, format=format, quality=quality, depth=depth, size_px=samples.shape[:2])
+    is_converted = _is_converted(photo, target, quality, depth)
     is_changed = not all(_are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
     if not is_converted and not is_changed:
         return photo.encoded
@@ -257,7 +275,6 @@ def _write(
     """Anew, from samples and metadata alone; a JPEG as JPEG keeps all but its tables."""
     plains = [_plain(page, samples, depth) for page, samples in zip(photo.pages, all_samples, strict=True)]
     plain, metadata = plains[0], _metadata(photo, history)
-    _check_target(photo, plains, target)
     match target:
         case "jpeg":
             if isinstance(photo.traits, JpegTraits):
@@ -311,11 +328,20 @@ def _check_quality(quality: int | None, target: PhotoFormat) -> None:
         raise InvalidOption(f"quality={quality} was asked for; it goes from 1 to 100")
 
 
-def _check_target(photo: Photo, plains: Sequence[Plain], target: PhotoFormat) -> None:
-    samples, mode = plains[0]
-    if len(plains) > 1 and target != "tiff":
-        raise InvalidOption(f"the photo has {len(plains)} pages, but {target} holds one; ask for tiff")
-    if samples.dtype != np.uint8 and target in ("jpeg", "webp"):
+def _is_converted(photo: Photo, target: PhotoFormat, quality: int | None, depth: Depth) -> bool:
+    """Whether something else than the photo's own kind of file is asked for."""
+    is_deeper = depth == "8" and any(page.samples.dtype != np.uint8 for page in photo.pages)
+    return target != photo.format or quality is not None or is_deeper
+
+
+def _check_target(photo: Photo, target: PhotoFormat, depth: Depth, side_px: int) -> None:
+    """side_px: the longer one. Raises InvalidOption."""
+    one_sample, mode = _plain(photo, photo.samples[:1, :1], depth)
+    if photo.further_pages and target != "tiff":
+        raise InvalidOption(
+            f"the photo has {len(photo.pages)} pages, but {target} holds one; ask for tiff, or send them one by one"
+        )
+    if one_sample.dtype != np.uint8 and target in ("jpeg", "webp"):
         raise InvalidOption(
             f"the photo has 16 bits a channel, but {target} holds 8; add depth=8, or ask for png or tiff"
         )
@@ -325,9 +351,7 @@ def _check_target(photo: Photo, plains: Sequence[Plain], target: PhotoFormat) ->
         raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
     if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
         raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")
-    max_side_px = LONGEST_SIDE_PX.get(target)
-    if max_side_px is not None and max(samples.shape[:2]) > max_side_px:
+    if (max_side_px := _LONGEST_SIDE_PX.get(target)) is not None and side_px > max_side_px:
         raise InvalidOption(
-            f"the photo has {max(samples.shape[:2]):,} pixels a side, but {target} holds {max_side_px:,}; "
-            "ask for png or tiff"
+            f"the picture would have {side_px:,} pixels a side, but {target} holds {max_side_px:,}; ask for png or tiff"
         )
