@@ -22,6 +22,10 @@ FORMAT_OF_SUFFIX: dict[str, PhotoFormat] = {
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
+    ".jp2": "jp2",
+    ".jpx": "jp2",
+    ".j2k": "j2k",
+    ".j2c": "j2k",
 }
 
 
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m restoration", description="Restore a scanned photograph.")
-    parser.add_argument("old", type=Path, help="the damaged photo: JPEG, PNG, WebP or TIFF")
+    parser.add_argument("old", type=Path, help="the damaged photo: JPEG, PNG, WebP, TIFF or JPEG 2000")
     parser.add_argument("new", type=Path, help="where the restored photo goes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     parser.add_argument(

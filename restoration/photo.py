@@ -2,8 +2,8 @@
 
 A photo is kept as it is stored: its orientation tag is carried, not applied; its colour profile is carried, not
 converted; its samples keep their depth. What each format keeps, and what it can't, stands at the top of `photo_jpeg`,
-`photo_png`, `photo_webp` and `photo_tiff`. On the way to another format a photo takes its ICC profile, EXIF, XMP and
-resolution along, each where the new format has room for it.
+`photo_png`, `photo_webp`, `photo_tiff` and `photo_jpeg2000`. On the way to another format a photo takes its ICC
+profile, EXIF, XMP and resolution along, each where the new format has room for it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ from restoration.photo_colours import Bytes, Cmyk, ColourModel, Samples, bands_o
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import JpegTraits, open_jpeg, reencode_jpeg, rewrite_jpeg, write_jpeg
+from restoration.photo_jpeg2000 import Jpeg2000Traits, open_jpeg2000, rewrite_jpeg2000, write_jpeg2000
 from restoration.photo_kinds import PhotoFormat, recognise_format
 from restoration.photo_metadata import Metadata, OpenedPhoto
 from restoration.photo_pillow import Plain
@@ -42,12 +43,19 @@ __all__ = [
     "measure_photo",
 ]
 
-Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits
+Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits | Jpeg2000Traits
 Depth: TypeAlias = Literal["same", "8"]
 CheckSize: TypeAlias = Callable[[int, int], None]
 
 MEDIA_TYPES: Mapping[PhotoFormat, str] = MappingProxyType(
-    {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
+    {
+        "jpeg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+        "tiff": "image/tiff",
+        "jp2": "image/jp2",
+        "j2k": "image/j2c",
+    }
 )
 
 _LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
@@ -127,10 +135,10 @@ class Photo:
 
 
 def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
-    """Raises UnsupportedFormat (not JPEG, PNG, WebP or TIFF), UnsupportedPhoto (samples that are no whole numbers, an
-    animation, too many pages), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG with
-    several pictures (MPO) the first is the photo. Damage inside a JPEG's, WebP's or TIFF's picture that still decodes
-    can't be noticed."""
+    """Raises UnsupportedFormat (not JPEG, PNG, WebP, TIFF or JPEG 2000), UnsupportedPhoto (samples that are no whole
+    numbers, an animation, too many pages), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG
+    with several pictures (MPO) the first is the photo. Damage inside a picture that still decodes can't be noticed, but
+    for a PNG's."""
     format_ = recognise_format(encoded)
     with _as_photo_errors(format_):
         first, *further = [
@@ -167,7 +175,7 @@ def check_writable(
     """Whether `encode_photo` can write what becomes of the photo: to be asked before restoring it, which takes long.
 
     format, quality, depth: as there; size_px: height and width, if not the photo's.
-    Raises InvalidOption: a quality out of range or for PNG or TIFF; a format that can't hold the photo."""
+    Raises InvalidOption: a quality out of range or for what is lossless; a format that can't hold the photo."""
     target = format or photo.format
     _check_quality(quality, target)
     size_px = size_px or (photo.height_px, photo.width_px)
@@ -189,9 +197,9 @@ def encode_photo(
     are the photo's own and nothing else is asked for. H and W may differ from the photo's, but for its pages.
 
     further_pages: the samples of the photo's further pages. format: another format instead. To JPEG of quality 95,
-    4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate. quality: 1 to 100, for
-    JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones. history: an entry for the
-    file's XMP, written if any sample has changed.
+    4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate; to JPEG 2000 reversibly.
+    quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones.
+    history: an entry for the file's XMP, written if any sample has changed.
     Raises InvalidOption as `check_writable` does."""
     target = format or photo.format
     all_samples = (samples, *further_pages)
@@ -219,6 +227,8 @@ def _open_pages(encoded: bytes, format_: PhotoFormat, limits: PhotoLimits) -> Se
             return [open_webp(encoded, check_size)]
         case "tiff":
             return open_tiff(encoded, check_size, limits.max_pages)
+        case "jp2" | "j2k":
+            return [open_jpeg2000(encoded, check_size)]
 
 
 @contextmanager
@@ -259,6 +269,8 @@ def _rewrite(photo: Photo, all_samples: Sequence[Samples], history: History | No
             return rewrite_png(samples, traits, history)
         case WebpTraits():
             return write_webp(_plain(photo, samples), _metadata(photo, history), is_lossless=True)
+        case Jpeg2000Traits() as traits:
+            return rewrite_jpeg2000(samples, traits, history)
         case TiffTraits():
             pages = [(page.traits, page.samples) for page in photo.pages if isinstance(page.traits, TiffTraits)]
             return rewrite_tiff(photo.encoded, pages, all_samples, history)
@@ -287,6 +299,8 @@ def _write(
         case "tiff":
             further = [page.metadata for page in photo.further_pages]
             return write_tiff(list(zip(plains, (metadata, *further), strict=True)))
+        case "jp2" | "j2k":
+            return write_jpeg2000(plain, metadata, is_bare=target == "j2k")
 
 
 def _plain(photo: Photo, samples: Samples, depth: Depth = "same") -> Plain:
@@ -306,8 +320,8 @@ def _came_lossless(photo: Photo) -> bool:
             return False
         case PngTraits():
             return True
-        case WebpTraits(is_lossless=is_lossless) | TiffTraits(is_lossless=is_lossless):
-            return is_lossless
+        case WebpTraits() | TiffTraits() | Jpeg2000Traits():
+            return photo.traits.is_lossless
 
 
 def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:
@@ -322,7 +336,7 @@ def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:
 
 
 def _check_quality(quality: int | None, target: PhotoFormat) -> None:
-    if quality is not None and target in ("png", "tiff"):
+    if quality is not None and target not in ("jpeg", "webp"):
         raise InvalidOption(f"quality={quality} was asked for, but {target} is written losslessly; leave quality out")
     if quality is not None and not 1 <= quality <= 100:
         raise InvalidOption(f"quality={quality} was asked for; it goes from 1 to 100")
@@ -347,7 +361,7 @@ def _check_target(photo: Photo, target: PhotoFormat, depth: Depth, side_px: int)
         )
     if target == "jpeg" and mode in ("LA", "RGBA"):
         raise InvalidOption("the photo has an alpha channel, which JPEG can't hold; ask for png, webp or tiff")
-    if target in ("png", "webp") and mode == "CMYK":
+    if target not in ("jpeg", "tiff") and mode == "CMYK":
         raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
     if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
         raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")

@@ -13,7 +13,14 @@ from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat, c
 from restoration.restorer import Mode, Restoration
 from service.codecs import Codec
 
-FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
+FILE_SUFFIXES: dict[PhotoFormat, str] = {
+    "jpeg": "jpg",
+    "png": "png",
+    "webp": "webp",
+    "tiff": "tif",
+    "jp2": "jp2",
+    "j2k": "j2k",
+}
 
 
 class RestoreQuery(BaseModel):
@@ -38,8 +45,8 @@ class RestoreQuery(BaseModel):
         "that cannot show the photo's own format",
         examples=[True],
     )
-    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(
-        default="same", description="format of the answer", examples=["same", "jpeg", "png", "webp", "tiff"]
+    format: Literal["same", "jpeg", "png", "webp", "tiff", "jp2"] = Field(
+        default="same", description="format of the answer", examples=["same", "jpeg", "png", "webp", "tiff", "jp2"]
     )
     quality: int | None = Field(
         default=None,
@@ -95,7 +102,7 @@ def check_answerable(query: RestoreQuery) -> None:
 
 
 def check_answer(query: RestoreQuery, photo: Photo) -> None:
-    """Raises InvalidOption for an answer that the photo cannot be had in: what encoding would find, before restoring."""
+    """Raises InvalidOption for an answer that the photo cannot be had in; to be asked before restoring it."""
     if query.output not in ("restored", "all") and photo.further_pages:
         raise InvalidOption(
             f"the photo has {len(photo.pages)} pages, and output={query.output} shows one; send them one by one, or "

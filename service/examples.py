@@ -25,7 +25,8 @@ PROBLEM_DETAILS: dict[str, str] = {
     "wrong-release": "release 0099 was asked for, but 0001 is active; ask for that, or for none",
     "already-held": f"the answer would be the one with the tag {ETAG}, which If-None-Match names; use that one",
     "upload-too-large": "the body has 6,000 bytes, but the limit is 5,000 bytes; send a smaller file",
-    "unsupported-format": "found a GIF, but only JPEG, PNG, WebP and TIFF are taken; convert it to one of these",
+    "unsupported-format": "found a GIF, but only JPEG, PNG, WebP, TIFF and JPEG 2000 are taken; convert it to one of "
+    "these",
     "unsupported-photo": "the PNG has more than one frame: it is an animation; send a still photo",
     "photo-undecodable": "the PNG ends inside a chunk: it is truncated; send it again, whole",
     "photo-too-large": "the photo has 30000 x 20000 pixels (600,000,000), but the limit is 120,000,000 "

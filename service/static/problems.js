@@ -12,7 +12,7 @@ export const WORDS = {
   "wrong-release": ["Another version of the restorer is in use", "Try again: it was replaced while you waited."],
   "already-held": ["You have this result already", "Nothing has changed since the last time."],
   "upload-too-large": ["The file is too large for this service", "Save it with stronger compression, or scale it down, and send it again."],
-  "unsupported-format": ["This is not a photograph that can be read", "Save it as JPEG, PNG, TIFF or WebP, and send that."],
+  "unsupported-format": ["This is not a photograph that can be read", "Save it as JPEG, PNG, TIFF, WebP or JPEG 2000, and send that."],
   "unsupported-photo": ["This kind of file cannot be restored yet", "Save it anew as an ordinary colour or grey picture, and send that."],
   "photo-undecodable": ["The file is damaged", "It may have been cut off while it was copied. Copy it anew from where it came, or scan it again."],
   "photo-too-large": ["The photograph has too many pixels for this service", "Scale it down, or cut it into parts, and send it again."],
