@@ -118,10 +118,14 @@ class Photo:
         samples where they are 8-bit grey or RGB."""
         return self.colours.see(self.samples)
 
-    def with_colour(self, colour: Bytes, mask: NDArray[np.bool_], opacities: Bytes | None = None) -> Samples:
-        """(H, W, C) of the photo's kind: `colour`, (H, W, 3) uint8, where `mask`, (H, W) bool, is set, mixed in by
-        `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays, and so does a sample that
-        is seen in that very colour already."""
+    def deep_colour(self) -> Samples:
+        """(H, W, 3), what a generator sees where it fills: uint16 for grey and RGB of 16 bits, else as `colour`."""
+        return self.colours.see_deep(self.samples)
+
+    def with_colour(self, colour: Samples, mask: NDArray[np.bool_], opacities: Bytes | None = None) -> Samples:
+        """(H, W, C) of the photo's kind: `colour`, (H, W, 3) as `colour` or `deep_colour` has it, where `mask`, (H, W)
+        bool, is set, mixed in by `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays,
+        and so does a sample that is seen in that very colour already, to 8 bits."""
         samples = self.samples.copy()
         for rows in bands_of(self.height_px):
             if not (band := mask[rows]).any():
@@ -130,7 +134,7 @@ class Photo:
             seen, painted = self.colours.see(before[None])[0], colour[rows][band]
             shares = np.full(len(before), 255, np.uint8) if opacities is None else opacities[rows][band]
             after = self.colours.paint(painted, before, shares)
-            samples[rows][band] = np.where((painted == seen).all(axis=1, keepdims=True), before, after)
+            samples[rows][band] = np.where((to_8_bit(painted) == seen).all(axis=1, keepdims=True), before, after)
         return samples
 
 

@@ -183,7 +183,10 @@ def _with_history(chunks: Sequence[Chunk], history: History | None) -> Sequence[
     if history is None:
         return chunks
     others = [chunk for chunk in chunks if not _is_xmp(chunk)]
-    xmp = next((_read_xmp(chunk) for chunk in chunks if _is_xmp(chunk)), None)
+    try:
+        xmp = next((_read_xmp(chunk) for chunk in chunks if _is_xmp(chunk)), None)
+    except (IndexError, zlib.error):  # broken, as Pillow, which leaves it out, found before
+        return chunks
     return [*others, Chunk(b"iTXt", _XMP_KEYWORD + bytes(5) + add_history(xmp, history))]
 
 
