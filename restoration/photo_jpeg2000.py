@@ -1,8 +1,8 @@
 """JPEG 2000, as a file (JP2) or a bare codestream: written back losslessly, by the reversible 5/3 transform.
 
 Kept, byte for byte: every box beside the codestream: colour (ICC profile), resolution, XMP, EXIF, IPTC, unknown ones;
-the number of resolutions. Not kept: the EXIF thumbnail, how the codestream was cut and ordered (tiles, precincts,
-layers), the irreversible 9/7 transform (the file grows: a second lossy pass would change undamaged samples).
+the number of resolutions. Not kept: thumbnails (EXIF, XMP, Photoshop's), how the codestream was cut (tiles,
+precincts, layers), the irreversible 9/7 transform (the file grows: a second lossy pass would change undamaged samples).
 A bare codestream has no room for metadata, nor for a history entry.
 Format: ISO/IEC 15444-1, annexes A (codestream) and I (boxes).
 """
@@ -21,6 +21,7 @@ from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain
 from restoration.photo_tags import without_thumbnail
+from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _SIZE, _CODING, _CAPABILITIES, _START_OF_TILE = 0xFF51, 0xFF52, 0xFF50, 0xFF90
@@ -29,6 +30,7 @@ _REVERSIBLE = 1
 _HEADER, _PICTURE, _UUID = b"jp2h", b"jp2c", b"uuid"
 _XMP_ID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF_ID = b"JpgTiffExif->JP2"
+_RESOURCE_ID = bytes.fromhex("2c4c0100850440b9a03e562148d6dfeb")  # Photoshop's
 _BY_NUMBER, _BY_PROFILE = 1, (2, 3)  # methods of a colr box
 _SRGB, _GREY = 16, 17
 _COLOUR, _OPACITY = 0, 1  # types of channels in a cdef box
@@ -58,7 +60,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Jpeg2000Traits:
-    """boxes: of the file, in their order, less the thumbnail; none around a bare codestream. is_lossless: whether the
+    """boxes: of the file, in their order, less thumbnails; none around a bare codestream. is_lossless: whether the
     transform was the reversible one."""
 
     boxes: tuple[Box, ...]
@@ -242,7 +244,7 @@ def _has_alpha(definitions: bytes, num_channels: int) -> bool:
 
 
 def _read_file(encoded: bytes) -> tuple[tuple[Box, ...], bytes]:
-    """The boxes, less the thumbnail, and the codestream; no boxes around a bare one."""
+    """The boxes, less thumbnails, and the codestream; no boxes around a bare one."""
     if encoded.startswith(_CODESTREAM):
         return (), encoded
     boxes: list[Box] = []
@@ -294,9 +296,11 @@ def _first(boxes: Sequence[Box], kind: bytes) -> bytes | None:
 
 
 def _without_thumbnail(box: Box) -> Box:
-    if box.type != _UUID or not box.data.startswith(_EXIF_ID):
-        return box
-    return box._replace(data=_EXIF_ID + without_thumbnail(box.data.removeprefix(_EXIF_ID)))
+    cuts = ((_EXIF_ID, without_thumbnail), (_XMP_ID, without_xmp_thumbnail), (_RESOURCE_ID, without_resource_thumbnail))
+    for identity, cut in cuts:
+        if box.type == _UUID and box.data.startswith(identity):
+            return box._replace(data=identity + cut(box.data.removeprefix(identity)))
+    return box
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ PROBLEM_DETAILS: dict[str, str] = {
     "codec-unavailable": "there is no memory to share with a process: Cannot allocate memory; try again later",
     "draining": "the service is about to stop; send the photo again, another instance may take it",
     "device-broken": "the device failed, and the service must be restarted: CUDA error: device-side assert triggered",
+    "no-room-for-files": "there is no room for temporary files: File too large; try again later",
     "deadline-exceeded": "the photo was not restored within 0.2 seconds",
 }
 """`detail`, by the name of the problem."""
@@ -88,4 +89,5 @@ HEADERS_OF_STATUS: dict[int, tuple[str, ...]] = {
     412: ("ETag",),
     429: ("Retry-After",),
     503: ("Retry-After",),
+    507: ("Retry-After",),
 }

@@ -24,6 +24,7 @@ export const WORDS = {
   "queue-full": ["The service is busy", SEND_AGAIN],
   "no-room-for-upload": ["The service is busy", SEND_AGAIN],
   "codec-unavailable": ["The service is busy", SEND_AGAIN],
+  "no-room-for-files": ["The service is busy", SEND_AGAIN],
   draining: ["The service is being restarted", SEND_AGAIN],
   "device-broken": ["The service has failed", "Nothing is wrong with the photograph. Tell whoever runs the service."],
   "deadline-exceeded": ["Restoring took too long", "Try again when less is going on, choose the quick mode, or send a smaller photograph."],

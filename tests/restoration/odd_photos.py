@@ -190,6 +190,16 @@ def deep_jp2(samples: np.ndarray, **about: object) -> bytes:
     return jp2(imagecodecs.jpeg2k_encode(samples, codecformat="j2k", reversible=True), samples, **about)
 
 
+def ycck() -> bytes:
+    """As Photoshop writes inks: inverted, their first three as YCbCr, which is made here of a CMYK file's coding by
+    saying so in Adobe's segment."""
+    luma_and_chroma = np.asarray(picture_of(RGB).convert("YCbCr"))
+    stored = np.dstack((255 - luma_and_chroma, INKS[:, :, 3]))  # Pillow inverts
+    encoded = jpeg(picture_of(stored, "CMYK"))
+    at = encoded.index(b"Adobe") + 11
+    return encoded[:at] + b"\2" + encoded[at + 1 :]
+
+
 TABLES = "blocks without damage keep their coefficients; tables and sampling as they were"
 ODD_PHOTOS = [
     OddPhoto("JPEG, 4:2:0, baseline", jpeg, "RGB, 8 bits", TABLES, False),
@@ -236,9 +246,17 @@ ODD_PHOTOS = [
         "JPEG, CMYK with profile",
         lambda: jpeg(picture_of(INKS, "CMYK"), icc_profile=ink_profile()),
         "CMYK, 8 bits",
-        "encoded anew with the same tables",
+        TABLES,
         False,
     ),
+    OddPhoto(
+        "JPEG, CMYK, 4:2:0, progressive",
+        lambda: jpeg(picture_of(INKS, "CMYK"), subsampling=2, progressive=True),
+        "CMYK, 8 bits",
+        TABLES + "; progressive",
+        False,
+    ),
+    OddPhoto("JPEG, YCCK", ycck, "CMYK, 8 bits", TABLES, False),
     OddPhoto("PNG, Display P3", lambda: png(RGB, icc_profile=rgb_profile("Display P3")), "RGB, 8 bits", "all chunks"),
     OddPhoto("PNG, grey + alpha", lambda: png(np.dstack((GREY, ALPHA))), "grey + alpha, 8 bits", "all chunks"),
     OddPhoto("PNG, 16-bit grey", lambda: deep_png(DEEP_GREY), "grey, 16 bits", "all chunks"),

@@ -152,6 +152,14 @@ def test_a_jpeg_keeps_the_coefficients_of_blocks_without_damage(odd, tmp_path):
         assert not changed[~touched].any()
 
 
+@pytest.mark.parametrize("odd", [odd for odd in ODD_PHOTOS if odd.kind == "CMYK, 8 bits"], ids=lambda odd: odd.name)
+def test_inks_are_read_alike_by_other_decoders(odd):
+    photo = decode_photo(odd.make())
+    if isinstance(photo.traits, JpegTraits):
+        encoded = restored(photo)
+        np.testing.assert_array_equal(255 - imagecodecs.jpeg8_decode(encoded), decode_photo(encoded).samples)
+
+
 @pytest.mark.parametrize(
     "odd", [odd for odd in ODD_PHOTOS if odd.name.startswith(("JPEG,", "JPEG of"))], ids=lambda odd: odd.name
 )
