@@ -28,6 +28,7 @@ _PROBLEMS: dict[int, type[ServiceProblem]] = {
     502: Unavailable,  # a proxy whose service is being started again
     503: Unavailable,
     504: DeadlineExceeded,
+    507: Unavailable,
 }
 
 

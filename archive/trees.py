@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from archive.errors import CollectionError
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpx")
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 """Protocols whose stores show an object when all of it has arrived, and never a part of it. They know no renaming."""
 

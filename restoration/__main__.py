@@ -10,7 +10,7 @@ from typing import get_args
 
 from restoration.device import PrecisionChoice
 from restoration.errors import InvalidOption, NoRelease, RestorationError
-from restoration.photo import Depth, History, Photo, PhotoFormat, decode_photo
+from restoration.photo import Depth, History, Photo, PhotoFormat, check_writable, decode_photo
 from restoration.release import read_release
 from restoration.restorer import MODES, RestoreOptions, Restorer
 
@@ -22,6 +22,10 @@ FORMAT_OF_SUFFIX: dict[str, PhotoFormat] = {
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
+    ".jp2": "jp2",
+    ".jpx": "jp2",
+    ".j2k": "j2k",
+    ".j2c": "j2k",
 }
 
 
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m restoration", description="Restore a scanned photograph.")
-    parser.add_argument("old", type=Path, help="the damaged photo: JPEG, PNG, WebP or TIFF")
+    parser.add_argument("old", type=Path, help="the damaged photo: JPEG, PNG, WebP, TIFF or JPEG 2000")
     parser.add_argument("new", type=Path, help="where the restored photo goes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     parser.add_argument(
@@ -76,6 +80,8 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     for target in targets:
         _expect_free(target, overwrite=chosen.overwrite)
     photo = decode_photo(chosen.old.read_bytes())
+    format = _format(chosen, photo)
+    check_writable(photo, format=format, quality=chosen.quality, depth=chosen.depth)
     if chosen.damage_map is not None and photo.further_pages:
         raise InvalidOption(f"{chosen.old} has {len(photo.pages)} pages, and a damage map shows one; leave it out")
     restorer = _load_restorer(chosen)
@@ -83,7 +89,7 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     restoration = restorer.restore(photo, options)
     encoded = restoration.encode(
         photo,
-        format=_format(chosen, photo),
+        format=format,
         quality=chosen.quality,
         depth=chosen.depth,
         history=History(restorer.release.version, restoration.damage_ratio) if chosen.history else None,

@@ -6,6 +6,8 @@ files are written by its libjpeg-turbo; progressive ones by its mozjpeg, which i
 """
 
 import ctypes
+import errno
+import io
 import os
 import sys
 import tempfile
@@ -18,19 +20,21 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jpeglib._bind import CJpegLib
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.fft import dctn
 
 from restoration.errors import PhotoUndecodable
+from restoration.jpeg_scans import join_components
 
 BLOCK_PX = 8
 _LIBRARY = "turbo210"
 _LIBRARY_PROGRESSIVE = "mozjpeg403"
-_NUM_PLANES = 4  # what jpeglib's calls have room for
+_NUM_PLANES, _MOST_WRITTEN = 4, 3  # what jpeglib's calls have room for, and how many of them it writes
 _MAX_COEFFICIENT = 1023  # of 8-bit samples; ITU-T T.81, table F.2
 _KEEP_QUALITY = ctypes.c_short(-1)
 
 Coefficients: TypeAlias = NDArray[np.int16]
-ColourSpace: TypeAlias = Literal["grey", "RGB", "YCbCr"]
+ColourSpace: TypeAlias = Literal["grey", "RGB", "YCbCr", "CMYK", "YCCK"]
 _LIBJPEG_COLOUR_SPACES: dict[ColourSpace, int] = {"grey": 1, "RGB": 2, "YCbCr": 3}
 
 
@@ -73,7 +77,8 @@ def replace_samples(
 ) -> bytes | None:
     """`encoded` with the blocks in which `after` differs from `before`, (H, W, C) uint8 each, transformed anew.
     Of the result, what is no coefficient is libjpeg's: its header, its Huffman tables. layout.is_whole must hold.
-    None if the file holds coefficients that JPEG has no code for: it is damaged, and decodes all the same.
+    None if the file holds coefficients that JPEG has no code for, or four components in an odd frame: it is damaged,
+    and decodes all the same.
 
     Raises PhotoUndecodable if the coefficients can't be read, OSError if there is no room for temporary files."""
     with _temporary_file() as source, _temporary_file() as target:
@@ -83,6 +88,11 @@ def replace_samples(
             return None
         for top in range(0, layout.height_px, BLOCK_PX * layout.most_vertical):
             _transform_row_of_units(planes, layout, before, after, top)
+        if len(planes) > _MOST_WRITTEN:
+            try:
+                return join_components(encoded, [_write_grey(*each) for each in _as_grey(planes, layout)])
+            except ValueError:
+                return None
         _write(source, target, planes, layout)
         return target.read_bytes()
 
@@ -150,7 +160,13 @@ def _blocks_of(units: np.ndarray, component: Component) -> np.ndarray:
 
 
 def _to_components(samples: np.ndarray, colour_space: ColourSpace) -> np.ndarray:
-    """(..., C) float32 in [0, 255] to the components' levels, around 0. YCbCr: JFIF 1.02, page 3."""
+    """(..., C) float32 in [0, 255] to the components' levels, around 0. YCbCr: JFIF 1.02, page 3. Inks are stored
+    inverted, as Adobe has them and Pillow reads them all; YCCK are inverted inks seen as RGB, and turned to YCbCr."""
+    if colour_space == "YCCK":
+        colours = _to_components(samples[..., :3], "YCbCr")
+        return np.concatenate((colours, 127.0 - samples[..., 3:]), axis=-1)
+    if colour_space == "CMYK":
+        return 127.0 - samples
     if colour_space != "YCbCr":
         return samples - 128.0
     red, green, blue = (samples[..., channel] for channel in range(3))
@@ -212,7 +228,26 @@ def _write(source: Path, target: Path, planes: Sequence[Coefficients], layout: L
         *CJpegLib.flags_to_mask(["+OPTIMIZE_CODING"]),
     )
     if not is_written:
-        raise OSError("a temporary file of the restored JPEG could not be written; is there room?")
+        raise OSError(errno.ENOSPC, "a temporary file of the restored JPEG could not be written")
+
+
+def _as_grey(planes: Sequence[Coefficients], layout: Layout) -> Iterator[tuple[Coefficients, Layout]]:
+    """Each component as a grey picture of its own size."""
+    for plane, component in zip(planes, layout.components, strict=True):
+        height_px = -(-layout.height_px * component.vertical // layout.most_vertical)
+        width_px = -(-layout.width_px * component.horizontal // layout.most_horizontal)
+        alone = (component._replace(horizontal=1, vertical=1),)
+        yield plane, Layout(height_px, width_px, alone, "grey", layout.is_progressive)
+
+
+def _write_grey(plane: Coefficients, layout: Layout) -> bytes:
+    """A JPEG of these coefficients. Its tables are any: coefficients are written as they are."""
+    blank = io.BytesIO()
+    Image.new("L", (layout.width_px, layout.height_px)).save(blank, "JPEG", progressive=layout.is_progressive)
+    with _temporary_file() as source, _temporary_file() as target:
+        source.write_bytes(blank.getvalue())
+        _write(source, target, [plane], layout)
+        return target.read_bytes()
 
 
 def _pointers(planes: Sequence[Coefficients]) -> list[ctypes.c_void_p | None]:

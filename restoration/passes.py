@@ -44,7 +44,7 @@ TURNS: tuple[tuple[Turn, Turn], ...] = (
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""A tile (T, T, 3) uint8, its mask and where it may be looked through, (T, T, 1) bool each."""
+"""A tile (T, T, 3) uint8 or uint16, its mask and where it may be looked through, (T, T, 1) bool each."""
 
 
 class Pass(Protocol):
@@ -56,7 +56,8 @@ class Pass(Protocol):
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         """mask, see_through: (H, W) bool, what to fill, and where the generator may look at the damaged samples.
 
-        Returns (H, W, 3) uint8, of which only what lies under the mask means anything.
+        Returns (H, W, 3) uint8, of which only what lies under the mask means anything. `TilePass` and what works
+        through it take colours of uint16, too, and then paint uint16.
         """
 
 
@@ -132,9 +133,9 @@ class TilePass:
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
         tiles = _cut_damaged_tiles(colour, mask, see_through, plan)
         pictures = _in_batches(tiles, self._fill_batch, self._generator.batch_size)
-        filled = np.zeros(colour.shape, np.uint8)  # rows that are never written cost no memory
+        filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
-            filled[top : top + len(band)] = _band_to_samples(band)
+            filled[top : top + len(band)] = _band_to_samples(band, colour.dtype.type)
         return filled
 
     def _plan(self, colour: np.ndarray) -> TilePlan:
@@ -215,9 +216,9 @@ def _in_batches(
         yield from compute(batch).permute(0, 2, 3, 1).numpy()
 
 
-def _band_to_samples(band: np.ndarray) -> np.ndarray:
-    """band: (rows, W, C) float32 in [0, 1]; returns the same as uint8."""
-    return to_samples(torch.from_numpy(band).permute(2, 0, 1))
+def _band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
+    """band: (rows, W, C) float32 in [0, 1]; returns the same as `dtype`."""
+    return to_samples(torch.from_numpy(band).permute(2, 0, 1), dtype)
 
 
 def _stack_masks(masks: Sequence[np.ndarray]) -> Tensor:

@@ -2,8 +2,8 @@
 
 A photo is kept as it is stored: its orientation tag is carried, not applied; its colour profile is carried, not
 converted; its samples keep their depth. What each format keeps, and what it can't, stands at the top of `photo_jpeg`,
-`photo_png`, `photo_webp` and `photo_tiff`. On the way to another format a photo takes its ICC profile, EXIF, XMP and
-resolution along, each where the new format has room for it.
+`photo_png`, `photo_webp`, `photo_tiff` and `photo_jpeg2000`. On the way to another format a photo takes its ICC
+profile, EXIF, XMP and resolution along, each where the new format has room for it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ from restoration.photo_colours import Bytes, Cmyk, ColourModel, Samples, bands_o
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import JpegTraits, open_jpeg, reencode_jpeg, rewrite_jpeg, write_jpeg
+from restoration.photo_jpeg2000 import Jpeg2000Traits, open_jpeg2000, rewrite_jpeg2000, write_jpeg2000
 from restoration.photo_kinds import PhotoFormat, recognise_format
 from restoration.photo_metadata import Metadata, OpenedPhoto
 from restoration.photo_pillow import Plain
@@ -29,28 +30,35 @@ from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
 
 __all__ = [
-    "LONGEST_SIDE_PX",
     "MEDIA_TYPES",
     "Depth",
     "History",
     "Photo",
     "PhotoFormat",
     "PhotoLimits",
+    "check_writable",
     "count_pixels",
     "decode_photo",
     "encode_photo",
     "measure_photo",
 ]
 
-Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits
+Traits: TypeAlias = JpegTraits | PngTraits | WebpTraits | TiffTraits | Jpeg2000Traits
 Depth: TypeAlias = Literal["same", "8"]
 CheckSize: TypeAlias = Callable[[int, int], None]
 
 MEDIA_TYPES: Mapping[PhotoFormat, str] = MappingProxyType(
-    {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "tiff": "image/tiff"}
+    {
+        "jpeg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+        "tiff": "image/tiff",
+        "jp2": "image/jp2",
+        "j2k": "image/j2c",
+    }
 )
 
-LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
+_LONGEST_SIDE_PX: Mapping[PhotoFormat, int] = MappingProxyType({"jpeg": JPEG_MAX_SIDE_PX, "webp": WEBP_MAX_SIDE_PX})
 """Of what a format holds, where that is less than any limit here."""
 
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")  # by number of channels, less one
@@ -110,10 +118,14 @@ class Photo:
         samples where they are 8-bit grey or RGB."""
         return self.colours.see(self.samples)
 
-    def with_colour(self, colour: Bytes, mask: NDArray[np.bool_], opacities: Bytes | None = None) -> Samples:
-        """(H, W, C) of the photo's kind: `colour`, (H, W, 3) uint8, where `mask`, (H, W) bool, is set, mixed in by
-        `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays, and so does a sample that
-        is seen in that very colour already."""
+    def deep_colour(self) -> Samples:
+        """(H, W, 3), what a generator sees where it fills: uint16 for grey and RGB of 16 bits, else as `colour`."""
+        return self.colours.see_deep(self.samples)
+
+    def with_colour(self, colour: Samples, mask: NDArray[np.bool_], opacities: Bytes | None = None) -> Samples:
+        """(H, W, C) of the photo's kind: `colour`, (H, W, 3) as `colour` or `deep_colour` has it, where `mask`, (H, W)
+        bool, is set, mixed in by `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays,
+        and so does a sample that is seen in that very colour already, to 8 bits."""
         samples = self.samples.copy()
         for rows in bands_of(self.height_px):
             if not (band := mask[rows]).any():
@@ -122,15 +134,15 @@ class Photo:
             seen, painted = self.colours.see(before[None])[0], colour[rows][band]
             shares = np.full(len(before), 255, np.uint8) if opacities is None else opacities[rows][band]
             after = self.colours.paint(painted, before, shares)
-            samples[rows][band] = np.where((painted == seen).all(axis=1, keepdims=True), before, after)
+            samples[rows][band] = np.where((to_8_bit(painted) == seen).all(axis=1, keepdims=True), before, after)
         return samples
 
 
 def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
-    """Raises UnsupportedFormat (not JPEG, PNG, WebP or TIFF), UnsupportedPhoto (samples that are no whole numbers, an
-    animation, too many pages), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG with
-    several pictures (MPO) the first is the photo. Damage inside a JPEG's, WebP's or TIFF's picture that still decodes
-    can't be noticed."""
+    """Raises UnsupportedFormat (not JPEG, PNG, WebP, TIFF or JPEG 2000), UnsupportedPhoto (samples that are no whole
+    numbers, an animation, too many pages), PhotoTooLarge and PhotoUndecodable (damaged, truncated, or a lie). Of a JPEG
+    with several pictures (MPO) the first is the photo. Damage inside a picture that still decodes can't be noticed, but
+    for a PNG's."""
     format_ = recognise_format(encoded)
     with _as_photo_errors(format_):
         first, *further = [
@@ -156,6 +168,25 @@ def count_pixels(encoded: bytes, limits: PhotoLimits | None = None) -> int:
         return sum(page.height_px * page.width_px for page in _open_pages(encoded, format_, limits or PhotoLimits()))
 
 
+def check_writable(
+    photo: Photo,
+    *,
+    format: PhotoFormat | None = None,
+    quality: int | None = None,
+    depth: Depth = "same",
+    size_px: tuple[int, ...] | None = None,
+) -> None:
+    """Whether `encode_photo` can write what becomes of the photo: to be asked before restoring it, which takes long.
+
+    format, quality, depth: as there; size_px: height and width, if not the photo's.
+    Raises InvalidOption: a quality out of range or for what is lossless; a format that can't hold the photo."""
+    target = format or photo.format
+    _check_quality(quality, target)
+    size_px = size_px or (photo.height_px, photo.width_px)
+    if _is_converted(photo, target, quality, depth) or size_px != (photo.height_px, photo.width_px):
+        _check_target(photo, target, depth, max(size_px))
+
+
 def encode_photo(
     photo: Photo,
     samples: Samples,
@@ -170,16 +201,15 @@ def encode_photo(
     are the photo's own and nothing else is asked for. H and W may differ from the photo's, but for its pages.
 
     further_pages: the samples of the photo's further pages. format: another format instead. To JPEG of quality 95,
-    4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate. quality: 1 to 100, for
-    JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones. history: an entry for the
-    file's XMP, written if any sample has changed.
-    Raises InvalidOption: a quality out of range or for PNG or TIFF; a format that can't hold the photo."""
+    4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate; to JPEG 2000 reversibly.
+    quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones.
+    history: an entry for the file's XMP, written if any sample has changed.
+    Raises InvalidOption as `check_writable` does."""
     target = format or photo.format
     all_samples = (samples, *further_pages)
     _expect_alike(photo, all_samples)
-    _check_quality(quality, target)
-    is_deeper = depth == "8" and any(page.dtype != np.uint8 for page in all_samples)
-    is_converted = target != photo.format or quality is not None or is_deeper
+    check_writable(photo, format=format, quality=quality, depth=depth, size_px=samples.shape[:2])
+    is_converted = _is_converted(photo, target, quality, depth)
     is_changed = not all(_are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
     if not is_converted and not is_changed:
         return photo.encoded
@@ -201,6 +231,8 @@ def _open_pages(encoded: bytes, format_: PhotoFormat, limits: PhotoLimits) -> Se
             return [open_webp(encoded, check_size)]
         case "tiff":
             return open_tiff(encoded, check_size, limits.max_pages)
+        case "jp2" | "j2k":
+            return [open_jpeg2000(encoded, check_size)]
 
 
 @contextmanager
@@ -241,6 +273,8 @@ def _rewrite(photo: Photo, all_samples: Sequence[Samples], history: History | No
             return rewrite_png(samples, traits, history)
         case WebpTraits():
             return write_webp(_plain(photo, samples), _metadata(photo, history), is_lossless=True)
+        case Jpeg2000Traits() as traits:
+            return rewrite_jpeg2000(samples, traits, history)
         case TiffTraits():
             pages = [(page.traits, page.samples) for page in photo.pages if isinstance(page.traits, TiffTraits)]
             return rewrite_tiff(photo.encoded, pages, all_samples, history)
@@ -257,7 +291,6 @@ def _write(
     """Anew, from samples and metadata alone; a JPEG as JPEG keeps all but its tables."""
     plains = [_plain(page, samples, depth) for page, samples in zip(photo.pages, all_samples, strict=True)]
     plain, metadata = plains[0], _metadata(photo, history)
-    _check_target(photo, plains, target)
     match target:
         case "jpeg":
             if isinstance(photo.traits, JpegTraits):
@@ -270,6 +303,8 @@ def _write(
         case "tiff":
             further = [page.metadata for page in photo.further_pages]
             return write_tiff(list(zip(plains, (metadata, *further), strict=True)))
+        case "jp2" | "j2k":
+            return write_jpeg2000(plain, metadata, is_bare=target == "j2k")
 
 
 def _plain(photo: Photo, samples: Samples, depth: Depth = "same") -> Plain:
@@ -289,8 +324,8 @@ def _came_lossless(photo: Photo) -> bool:
             return False
         case PngTraits():
             return True
-        case WebpTraits(is_lossless=is_lossless) | TiffTraits(is_lossless=is_lossless):
-            return is_lossless
+        case WebpTraits() | TiffTraits() | Jpeg2000Traits():
+            return photo.traits.is_lossless
 
 
 def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:
@@ -305,29 +340,36 @@ def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:
 
 
 def _check_quality(quality: int | None, target: PhotoFormat) -> None:
-    if quality is not None and target in ("png", "tiff"):
+    if quality is not None and target not in ("jpeg", "webp"):
         raise InvalidOption(f"quality={quality} was asked for, but {target} is written losslessly; leave quality out")
     if quality is not None and not 1 <= quality <= 100:
         raise InvalidOption(f"quality={quality} was asked for; it goes from 1 to 100")
 
 
-def _check_target(photo: Photo, plains: Sequence[Plain], target: PhotoFormat) -> None:
-    samples, mode = plains[0]
-    if len(plains) > 1 and target != "tiff":
-        raise InvalidOption(f"the photo has {len(plains)} pages, but {target} holds one; ask for tiff")
-    if samples.dtype != np.uint8 and target in ("jpeg", "webp"):
+def _is_converted(photo: Photo, target: PhotoFormat, quality: int | None, depth: Depth) -> bool:
+    """Whether something else than the photo's own kind of file is asked for."""
+    is_deeper = depth == "8" and any(page.samples.dtype != np.uint8 for page in photo.pages)
+    return target != photo.format or quality is not None or is_deeper
+
+
+def _check_target(photo: Photo, target: PhotoFormat, depth: Depth, side_px: int) -> None:
+    """side_px: the longer one. Raises InvalidOption."""
+    one_sample, mode = _plain(photo, photo.samples[:1, :1], depth)
+    if photo.further_pages and target != "tiff":
+        raise InvalidOption(
+            f"the photo has {len(photo.pages)} pages, but {target} holds one; ask for tiff, or send them one by one"
+        )
+    if one_sample.dtype != np.uint8 and target in ("jpeg", "webp"):
         raise InvalidOption(
             f"the photo has 16 bits a channel, but {target} holds 8; add depth=8, or ask for png or tiff"
         )
     if target == "jpeg" and mode in ("LA", "RGBA"):
         raise InvalidOption("the photo has an alpha channel, which JPEG can't hold; ask for png, webp or tiff")
-    if target in ("png", "webp") and mode == "CMYK":
+    if target not in ("jpeg", "tiff") and mode == "CMYK":
         raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
     if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
         raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")
-    max_side_px = LONGEST_SIDE_PX.get(target)
-    if max_side_px is not None and max(samples.shape[:2]) > max_side_px:
+    if (max_side_px := _LONGEST_SIDE_PX.get(target)) is not None and side_px > max_side_px:
         raise InvalidOption(
-            f"the photo has {max(samples.shape[:2]):,} pixels a side, but {target} holds {max_side_px:,}; "
-            "ask for png or tiff"
+            f"the picture would have {side_px:,} pixels a side, but {target} holds {max_side_px:,}; ask for png or tiff"
         )

@@ -28,7 +28,7 @@ _OPAQUE = 255
 
 
 class ColourModel(Protocol):
-    """samples: (..., C) of the photo's own kind; colours: (..., 3) uint8."""
+    """samples: (..., C) of the photo's own kind; colours: (..., 3) uint8, or uint16 as `see_deep` has them."""
 
     @property
     def name(self) -> str: ...
@@ -39,7 +39,10 @@ class ColourModel(Protocol):
     def see(self, samples: Samples) -> Bytes:
         """(H, W, C) to (H, W, 3) uint8, what a generator sees; alpha is left out. Read-only, perhaps a view."""
 
-    def paint(self, colours: Bytes, samples: Samples, opacities: Bytes) -> Samples:
+    def see_deep(self, samples: Samples) -> Samples:
+        """The same with all the bits that paint can be given in: (H, W, 3) uint16 for grey and RGB of 16 bits."""
+
+    def paint(self, colours: Samples, samples: Samples, opacities: Bytes) -> Samples:
         """`samples`, (N, C), with `colours`, (N, 3), mixed in by `opacities`, (N,): 255 replaces, and alpha stays."""
 
     def spell_out(self, samples: Samples) -> Samples:
@@ -64,10 +67,17 @@ class Direct:
             colours = in_bands(lambda band: to_8_bit(~band if self.is_inverted else band), colours, self.num_colours)
         return np.broadcast_to(colours, (*samples.shape[:2], 3))
 
-    def paint(self, colours: Bytes, samples: Samples, opacities: Bytes) -> Samples:
+    def see_deep(self, samples: Samples) -> Samples:
+        if samples.dtype == np.uint8:
+            return self.see(samples)
+        colours = samples.view(np.uint16)[:, :, : self.num_colours]
+        return np.broadcast_to(~colours if self.is_inverted else colours, (*samples.shape[:2], 3))
+
+    def paint(self, colours: Samples, samples: Samples, opacities: Bytes) -> Samples:
         if self.num_colours == 1:
-            luma = ((colours @ _LUMA_WEIGHTS + 32768) >> 16).astype(np.uint8)[:, None]
-            colours = ~luma if self.is_inverted else luma
+            luma = ((colours @ _LUMA_WEIGHTS + 32768) >> 16)[:, None]
+            luma = ~luma if self.is_inverted else luma
+            colours = luma.astype(np.uint16) if colours.dtype == np.uint16 else luma.astype(np.uint8)
         painted = samples.copy()
         fill, share = to_depth(colours, samples.dtype).astype(np.uint32), opacities[:, None].astype(np.uint32)
         before = samples[:, : self.num_colours]
@@ -105,7 +115,10 @@ class Indexed:
             return np.broadcast_to(self._table[:, 0][samples], (*samples.shape[:2], 3))
         return self._table[:, :3][samples[:, :, 0]]
 
-    def paint(self, colours: Bytes, samples: Samples, opacities: Bytes) -> Samples:
+    def see_deep(self, samples: Samples) -> Samples:
+        return self.see(samples)
+
+    def paint(self, colours: Samples, samples: Samples, opacities: Bytes) -> Samples:
         before = self._table[samples[:, 0]]
         mixed = _mix(colours, before[:, :3], opacities)
         painted = samples.copy()
@@ -136,7 +149,10 @@ class Cmyk:
     def see(self, samples: Samples) -> Bytes:
         return in_bands(lambda band: self._to_rgb(to_8_bit(band)), samples, 3)
 
-    def paint(self, colours: Bytes, samples: Samples, opacities: Bytes) -> Samples:
+    def see_deep(self, samples: Samples) -> Samples:
+        return self.see(samples)  # profiles are gone through in 8 bits
+
+    def paint(self, colours: Samples, samples: Samples, opacities: Bytes) -> Samples:
         before = self._to_rgb(to_8_bit(samples[None]))[0]
         inks = np.asarray(self._apply(_mix(colours, before, opacities)[None], "RGB", "CMYK"))[0]
         return to_depth(inks, samples.dtype)
@@ -192,9 +208,9 @@ def to_8_bit(samples: Samples) -> Bytes:
     return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def to_depth(colours: Bytes, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Samples:
-    """uint8 to `dtype`, the range with it."""
-    return colours if dtype == np.uint8 else colours.astype(np.uint16) * np.uint16(257)
+def to_depth(colours: Samples, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Samples:
+    """uint8 to `dtype`, the range with it; what is of `dtype` as it is."""
+    return colours if colours.dtype == dtype else colours.astype(np.uint16) * np.uint16(257)
 
 
 def in_bands(convert: Callable[[Samples], Bytes], samples: Samples, num_channels: int) -> Bytes:
@@ -209,6 +225,6 @@ def bands_of(height_px: int) -> Iterator[slice]:
     return (slice(top, min(top + BAND_PX, height_px)) for top in range(0, height_px, BAND_PX))
 
 
-def _mix(colours: Bytes, before: Bytes, opacities: Bytes) -> Bytes:
+def _mix(colours: Samples, before: Bytes, opacities: Bytes) -> Bytes:
     share = opacities[:, None].astype(np.uint32)
     return ((colours * share + before * (255 - share) + 127) // 255).astype(np.uint8)

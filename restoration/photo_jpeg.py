@@ -3,10 +3,10 @@
 Kept: the coefficients of every 8 x 8 block in which nothing has changed; quantisation tables, chroma subsampling,
 progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
 extended XMP, ICC, IPTC.
-Not kept: thumbnails (EXIF, JFXX), further pictures of the file (MPO, depth, gain maps), arithmetic coding and
-restart markers, Huffman tables (they are optimised).
-CMYK, and components whose sizes are no whole multiples, are encoded anew as a whole, with the same tables: jpeglib
-writes three components. The same goes for another size or quality.
+Not kept: thumbnails (EXIF, JFXX, Photoshop's, XMP's but for its extension), further pictures of the file (MPO, depth,
+gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
+Components whose sizes are no whole multiples are encoded anew as a whole, with the same tables. The same goes for
+another size or quality. CMYK and YCCK are written in one scan a component.
 """
 
 import io
@@ -24,6 +24,7 @@ from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, read_samples, to_picture
 from restoration.photo_tags import without_thumbnail
+from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
 DEFAULT_QUALITY = 95
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
@@ -33,8 +34,9 @@ _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
 _EXIF_PREFIX = b"Exif\0\0"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
+_RESOURCE_PREFIX = b"Photoshop 3.0\0"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN, _COMMENT, _APP0, _APP1, _APP2, _APP14, _APP15 = 0xDA, 0xFE, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_START_OF_SCAN, _COMMENT, _APP0, _APP1, _APP2, _APP13, _APP14, _APP15 = 0xDA, 0xFE, 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF
 
 
 class Segment(NamedTuple):
@@ -69,7 +71,8 @@ class _PlainJpeg(JpegImagePlugin.JpegImageFile):
 def open_jpeg(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedPhoto:
     # Before Pillow reads the header, which takes it microseconds a byte or segment: a file of nothing else would
     # keep it busy for minutes.
-    segments = tuple(_without_thumbnail(segment) for segment in _read_segments(encoded) if _is_kept(segment))
+    kept = [_without_thumbnail(segment) for segment in _read_segments(encoded) if _is_kept(segment)]
+    segments = tuple(_without_resource_thumbnail(kept))
     file = _PlainJpeg(io.BytesIO(encoded))
     check_size(file.height, file.width)
     metadata = read_metadata(file.info)
@@ -192,9 +195,27 @@ def _is_colour_transform(segment: Segment) -> bool:
 
 
 def _without_thumbnail(segment: Segment) -> Segment:
-    if not segment.payload.startswith(_EXIF_PREFIX):
-        return segment
-    return segment._replace(payload=_EXIF_PREFIX + without_thumbnail(segment.payload.removeprefix(_EXIF_PREFIX)))
+    for prefix, cut in ((_EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
+        if segment.payload.startswith(prefix):
+            return segment._replace(payload=prefix + cut(segment.payload.removeprefix(prefix)))
+    return segment
+
+
+def _without_resource_thumbnail(segments: Sequence[Segment]) -> Sequence[Segment]:
+    """Photoshop's resources may go on from one segment to the next."""
+    is_resource = [segment.marker == _APP13 and segment.payload.startswith(_RESOURCE_PREFIX) for segment in segments]
+    if not any(is_resource):
+        return segments
+    pieces = [segment.payload for segment, is_one in zip(segments, is_resource, strict=True) if is_one]
+    block = b"".join(piece.removeprefix(_RESOURCE_PREFIX) for piece in pieces)
+    kept = without_resource_thumbnail(block)
+    if kept == block:
+        return segments
+    room = _MAX_PAYLOAD_BYTES - len(_RESOURCE_PREFIX)
+    anew = [Segment(_APP13, _RESOURCE_PREFIX + kept[at : at + room]) for at in range(0, len(kept), room)]
+    first = is_resource.index(True)
+    others = [segment for segment, is_one in zip(segments[first:], is_resource[first:], strict=True) if not is_one]
+    return [*segments[:first], *anew, *others]
 
 
 def _with_history(segments: Sequence[Segment], history: History | None) -> Sequence[Segment]:
@@ -227,7 +248,7 @@ def _read_traits(file: JpegImagePlugin.JpegImageFile, segments: tuple[Segment, .
     if (subsampling < 0 and file.mode != "L") or is_stored_as_rgb:  # libjpeg writes RGB at full resolution only
         subsampling = 0
     return JpegTraits(
-        layout=layout if layout.is_whole and file.mode != "CMYK" else None,
+        layout=layout if layout.is_whole else None,
         quantisation_tables=tuple(tables),
         subsampling=subsampling,
         is_progressive="progressive" in file.info,
@@ -241,8 +262,16 @@ def _layout_of(file: JpegImagePlugin.JpegImageFile, tables: Sequence[tuple[int, 
         Component(horizontal, vertical, table)
         for (_, horizontal, vertical, _), table in zip(file.layer, tables, strict=True)
     ]
-    colour_space: ColourSpace = "grey" if file.mode == "L" else "RGB" if _is_stored_as_rgb(file) else "YCbCr"
-    return Layout(file.height, file.width, tuple(components), colour_space, "progressive" in file.info)
+    return Layout(file.height, file.width, tuple(components), _colour_space_of(file), "progressive" in file.info)
+
+
+def _colour_space_of(file: JpegImagePlugin.JpegImageFile) -> ColourSpace:
+    """libjpeg's rule (jdapimin.c, default_decompress_parms): of inks, those that Adobe did not say are plain."""
+    if file.mode == "L":
+        return "grey"
+    if file.mode == "CMYK":
+        return "YCCK" if file.info.get("adobe_transform", 0) else "CMYK"
+    return "RGB" if _is_stored_as_rgb(file) else "YCbCr"
 
 
 def _is_stored_as_rgb(file: JpegImagePlugin.JpegImageFile) -> bool:

@@ -4,17 +4,17 @@ from typing import Literal, TypeAlias
 
 from restoration.errors import PhotoUndecodable, UnsupportedFormat
 
-PhotoFormat: TypeAlias = Literal["jpeg", "png", "webp", "tiff"]
+PhotoFormat: TypeAlias = Literal["jpeg", "png", "webp", "tiff", "jp2", "j2k"]
+"""jp2, j2k: JPEG 2000, as a file with metadata and as a bare codestream."""
 
-_TAKEN = "JPEG, PNG, WebP and TIFF"
+_TAKEN = "JPEG, PNG, WebP, TIFF and JPEG 2000"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG_2000, _CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _OTHERS = (
     (b"GIF8", "a GIF"),
     (b"%PDF", "a PDF"),
     (b"8BPS", "a Photoshop document"),
     (b"BM", "a BMP"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL"),
     (b"\xff\x0a", "a JPEG XL"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -35,6 +35,10 @@ def recognise_format(encoded: bytes) -> PhotoFormat:
         return "webp"
     if start.startswith(_TIFF):
         return "tiff"
+    if start.startswith(_JPEG_2000):
+        return "jp2"
+    if start.startswith(_CODESTREAM):
+        return "j2k"
     if not encoded:
         raise PhotoUndecodable(f"the photo is empty (0 bytes); send a {_TAKEN} file")
     raise UnsupportedFormat(f"found {_name_other(start)}, but only {_TAKEN} are taken; convert it to one of these")

@@ -18,14 +18,15 @@ from restoration.photo_tags import (
     read_tags,
     without_thumbnail,
 )
+from restoration.photo_thumbnails import without_xmp_thumbnail
 
 _MAX_DPI = 65_535  # JPEG's field is 16 bits wide
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """icc_profile; exif: without the prefix that JPEG gives it, and without its thumbnail, which would be stale;
-    xmp; dpi: horizontal, vertical."""
+    """icc_profile; exif: without the prefix that JPEG gives it; xmp; both without their thumbnails, which would be
+    stale; dpi: horizontal, vertical."""
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
@@ -59,7 +60,7 @@ def read_metadata(info: Mapping[Any, Any], exif: bytes | None = None) -> Metadat
     return Metadata(
         icc_profile=_bytes_or_none(info.get("icc_profile")),
         exif=exif,
-        xmp=_bytes_or_none(info.get("xmp")),
+        xmp=without_xmp_thumbnail(xmp) if (xmp := _bytes_or_none(info.get("xmp"))) else None,
         dpi=_read_dpi(info.get("dpi")) or (_read_dpi_from_exif(exif) if exif else None),
     )
 

@@ -1,7 +1,7 @@
 """PNG: written back losslessly, in its own colour type and depth, with its ancillary chunks as they were.
 
 Kept, byte for byte: colour (iCCP, sRGB, gAMA, cHRM, cICP, sBIT and HDR's), the palette, pHYs, eXIf, tRNS, bKGD, texts,
-tIME, and unknown chunks that say that they may be copied. Not kept: interlacing, the EXIF thumbnail, how it was
+tIME, and unknown chunks that say that they may be copied. Not kept: interlacing, thumbnails (EXIF, XMP), how it was
 compressed. A text or profile that unpacks to more than 1 MiB (Pillow's limit) makes the file undecodable.
 """
 
@@ -22,6 +22,7 @@ from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, read_samples, to_picture
 from restoration.photo_tags import without_thumbnail
+from restoration.photo_thumbnails import without_xmp_thumbnail
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES = len(_SIGNATURE) + 25  # the signature and the IHDR chunk
@@ -183,7 +184,10 @@ def _with_history(chunks: Sequence[Chunk], history: History | None) -> Sequence[
     if history is None:
         return chunks
     others = [chunk for chunk in chunks if not _is_xmp(chunk)]
-    xmp = next((_read_xmp(chunk) for chunk in chunks if _is_xmp(chunk)), None)
+    try:
+        xmp = next((_read_xmp(chunk) for chunk in chunks if _is_xmp(chunk)), None)
+    except (IndexError, zlib.error):  # broken, as Pillow, which leaves it out, found before
+        return chunks
     return [*others, Chunk(b"iTXt", _XMP_KEYWORD + bytes(5) + add_history(xmp, history))]
 
 
@@ -199,7 +203,9 @@ def _read_xmp(chunk: Chunk) -> bytes:
 
 
 def _without_thumbnail(chunk: Chunk) -> Chunk:
-    return chunk._replace(data=without_thumbnail(chunk.data)) if chunk.name == b"eXIf" else chunk
+    if chunk.name == b"eXIf":
+        return chunk._replace(data=without_thumbnail(chunk.data))
+    return chunk._replace(data=without_xmp_thumbnail(chunk.data)) if _is_xmp(chunk) else chunk
 
 
 def _pack_chunk(chunk: Chunk) -> bytes:

@@ -5,7 +5,8 @@ own compression, and put where the old ones were, or behind the file where they 
 byte for byte: all other strips and tiles, all tags, EXIF, maker notes, byte order, pages that are undamaged.
 JPEG inside TIFF, CCITT's fax codes and reversed bits (FillOrder 2) become deflate, for the whole page: a second lossy
 pass would change undamaged samples, and no library at hand writes the other two.
-Not kept once something has changed: reduced copies (thumbnails, pyramids), which would show the photo unrestored.
+Not kept once something has changed: reduced copies (thumbnails, pyramids) and thumbnails in XMP and Photoshop's
+resources, which would show the photo unrestored; but their bytes, and those of strips that moved, stay in the file.
 """
 
 import io
@@ -46,6 +47,7 @@ from restoration.photo_tags import (
     read_layout,
     read_tags,
 )
+from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 from restoration.tiff_segments import DEFLATE, HORIZONTAL, LOSSLESS, Scheme, Segmentation, encode_segment
 
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -137,9 +139,7 @@ def rewrite_tiff(
         changed = [index for index, box in enumerate(page.segmentation.boxes()) if _differ(before[box], samples[box])]
         if changed:
             tags = _write_segments(file, page, samples, changed, num_uses)
-            if history:
-                xmp = _data(read_tags(encoded, (_XMP,), at=page.directory.offset), _XMP)
-                tags[_XMP] = Tag(BYTE, add_history(xmp, history))
+            tags |= _fresh_metadata(read_tags(encoded, (_XMP, _PHOTOSHOP), at=page.directory.offset), history)
             new_offsets[page.directory.offset] = _write_directory(file, layout, page, tags)
     _link(file, layout, list(read_directories(encoded)), new_offsets)
     return bytes(file)
@@ -350,6 +350,20 @@ def _write_segments(
     tags[_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS] = Tag(LONG8, np.array(offsets, "<u8").tobytes())
     tags[_TILE_BYTES if is_tiled else _STRIP_BYTES] = Tag(LONG8, np.array(num_bytes, "<u8").tobytes())
     return tags
+
+
+def _fresh_metadata(tags: Tags, history: History | None) -> Tags:
+    """XMP with the history, and what of XMP and Photoshop's resources held a thumbnail without it."""
+    fresh: Tags = {}
+    xmp, resources = _data(tags, _XMP), _data(tags, _PHOTOSHOP)
+    cut = without_xmp_thumbnail(xmp) if xmp else None
+    if history:
+        cut = add_history(cut, history)
+    if cut and cut != xmp:
+        fresh[_XMP] = Tag(BYTE, cut)
+    if resources and (kept := without_resource_thumbnail(resources)) != resources:
+        fresh[_PHOTOSHOP] = Tag(BYTE, kept)
+    return fresh
 
 
 def _write_directory(file: bytearray, layout: TiffLayout, page: TiffTraits, new_tags: Tags) -> int:

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from restoration.passes import TilePass
+from restoration.photo_colours import to_8_bit, to_depth
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -71,7 +72,7 @@ class PyramidPass:
             np.maximum(damage_map, found, out=damage_map)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
-        """See `Pass.fill`."""
+        """See `Pass.fill`. On the copies colours have 8 bits: what is painted there is painted over on the next."""
         if has_smaller_copy(colour):
             coarse_mask = halve_mask(mask)
             wide = mask & (double(wide_parts(coarse_mask), mask.shape) > 0)
@@ -89,10 +90,10 @@ def has_smaller_copy(colour: np.ndarray) -> bool:
 
 
 def halve(colour: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 samples: (H, W, 3) uint8 to (ceil(H / 2), ceil(W / 2), 3) uint8."""
+    """Means of 2 x 2 samples: (H, W, 3) uint8 or uint16 to (ceil(H / 2), ceil(W / 2), 3) uint8."""
     halved = np.empty((-(-colour.shape[0] // 2), -(-colour.shape[1] // 2), 3), np.uint8)
     for top in range(0, colour.shape[0], BAND_PX):
-        band = Image.fromarray(np.ascontiguousarray(colour[top : top + BAND_PX]))
+        band = Image.fromarray(np.ascontiguousarray(to_8_bit(colour[top : top + BAND_PX])))
         halved[top // 2 : (top + BAND_PX) // 2] = np.asarray(band.reduce(2))
     return halved
 
@@ -113,11 +114,12 @@ def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
 
 
 def put_in(coarse: np.ndarray, wide: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """A copy of colour, (H, W, 3) uint8, with the doubled coarse (h, w, 3) where wide, (H, W) bool, is set."""
+    """A copy of colour, (H, W, 3) uint8 or uint16, with the doubled coarse (h, w, 3) uint8 where wide, (H, W) bool, is
+    set."""
     composed = colour.copy()
     for top, band in _doubled_bands(coarse, wide.shape):
         rows = slice(top, top + len(band))
-        np.copyto(composed[rows], band, where=wide[rows, :, None])
+        np.copyto(composed[rows], to_depth(band, colour.dtype), where=wide[rows, :, None])
     return composed
 
 

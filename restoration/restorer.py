@@ -158,7 +158,8 @@ def _restore_page(photo: Photo, generator: TileGenerator, options: RestoreOption
     if not mask.any():
         return Restoration(photo.samples, damage_map, mask, seconds)
     with _timed(seconds, "fill"):
-        filled = one_pass.fill(colour, mask, decide_see_through(mask, options))
+        seen = colour if options.mode == "resize" else photo.deep_colour()
+        filled = one_pass.fill(seen, mask, decide_see_through(mask, options))
         if tone:
             tone.lay_on(filled, mask)
     with _timed(seconds, "compose"):

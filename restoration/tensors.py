@@ -21,10 +21,11 @@ def stack_tiles(tiles: Sequence[np.ndarray]) -> Tensor:
     return torch.stack([to_model_range(tile) for tile in tiles])
 
 
-def to_samples(picture: Tensor) -> np.ndarray:
-    """picture: (C, H, W) float in [0, 1], clipped where it is not; returns (H, W, C) uint8, rounded to nearest."""
-    levels = picture.detach().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+def to_samples(picture: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
+    """picture: (C, H, W) float in [0, 1], clipped where it is not; returns (H, W, C) of `dtype`, rounded to nearest."""
+    levels = picture.detach().float().clamp(0.0, 1.0).mul(float(np.iinfo(dtype).max)).round()
+    levels = levels.to(torch.uint8 if dtype is np.uint8 else torch.int32)
+    return levels.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)
 
 
 def to_signed_range(tiles: Tensor) -> Tensor:

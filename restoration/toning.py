@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, eq=False)
 class Tone:
-    """colours: (256, 3) uint8, the print's colour at each brightness."""
+    """colours: (256, 3) float64 in [0, 255], the print's colour at each brightness."""
 
     colours: np.ndarray
 
@@ -35,14 +35,25 @@ class Tone:
         return np.broadcast_to(luma[:, :, None], colour.shape)
 
     def lay_on(self, colour: np.ndarray, mask: np.ndarray) -> None:
-        """Give the pixels of colour (H, W, 3) uint8 under mask (H, W) bool the print's tone, in place."""
+        """Give the pixels of colour (H, W, 3) uint8 or uint16 under mask (H, W) bool the print's tone, in place."""
         for row, row_mask in zip(colour, mask, strict=True):
             if row_mask.any():
-                row[row_mask] = self.colours[np.rint(row[row_mask] @ _LUMA).astype(np.intp)]
+                luma = row[row_mask] @ _LUMA
+                row[row_mask] = self._tone_deep(luma) if colour.dtype == np.uint16 else self._tone(luma)
+
+    def _tone(self, luma: np.ndarray) -> np.ndarray:
+        """(N,) float in [0, 255] to (N, 3)."""
+        tone: np.ndarray = np.rint(self.colours)[np.rint(luma).astype(np.intp)]
+        return tone
+
+    def _tone_deep(self, luma: np.ndarray) -> np.ndarray:
+        """(N,) float in [0, 65535] to (N, 3), between the levels of 8 bits, too."""
+        levels = np.arange(256.0)
+        return np.stack([np.rint(257.0 * np.interp(luma / 257.0, levels, plane)) for plane in self.colours.T], axis=1)
 
     @property
     def is_grey(self) -> bool:
-        return bool((self.colours == self.colours[:, :1]).all())
+        return bool((np.rint(self.colours) == np.rint(self.colours[:, :1])).all())
 
 
 def find_tone(colour: np.ndarray) -> Tone | None:
@@ -62,9 +73,9 @@ def find_tone(colour: np.ndarray) -> Tone | None:
 
 
 def _colours_of(mean_chroma: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """mean_chroma: (NUM_BINS, 3) in levels; is_known: (NUM_BINS,) bool. Returns (256, 3) uint8, interpolated."""
+    """mean_chroma: (NUM_BINS, 3) in levels; is_known: (NUM_BINS,) bool. Returns (256, 3) float64, interpolated."""
     centres = (np.arange(NUM_BINS) + 0.5) * (256.0 / NUM_BINS)
     luma = np.arange(256.0)
     colours = [luma + np.interp(luma, centres[is_known], plane[is_known]) for plane in mean_chroma.T]
-    table: np.ndarray = np.clip(np.rint(np.stack(colours, axis=1)), 0, 255).astype(np.uint8)
+    table: np.ndarray = np.clip(np.stack(colours, axis=1), 0, 255)
     return table

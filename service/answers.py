@@ -9,12 +9,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
-from restoration.photo import LONGEST_SIDE_PX, MEDIA_TYPES, Depth, History, Photo, PhotoFormat
+from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat, check_writable
 from restoration.restorer import Mode, Restoration
 from service.codecs import Codec
 
-FILE_SUFFIXES: dict[PhotoFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif"}
-"""What the format can hold; a comparison is twice as wide as its photo."""
+FILE_SUFFIXES: dict[PhotoFormat, str] = {
+    "jpeg": "jpg",
+    "png": "png",
+    "webp": "webp",
+    "tiff": "tif",
+    "jp2": "jp2",
+    "j2k": "j2k",
+}
 
 
 class RestoreQuery(BaseModel):
@@ -39,8 +45,8 @@ class RestoreQuery(BaseModel):
         "that cannot show the photo's own format",
         examples=[True],
     )
-    format: Literal["same", "jpeg", "png", "webp", "tiff"] = Field(
-        default="same", description="format of the answer", examples=["same", "jpeg", "png", "webp", "tiff"]
+    format: Literal["same", "jpeg", "png", "webp", "tiff", "jp2"] = Field(
+        default="same", description="format of the answer", examples=["same", "jpeg", "png", "webp", "tiff", "jp2"]
     )
     quality: int | None = Field(
         default=None,
@@ -95,24 +101,28 @@ def check_answerable(query: RestoreQuery) -> None:
         raise InvalidOption("previews are parts of a form; add output=all, or leave `preview` out")
 
 
-def check_pages(query: RestoreQuery, num_pages: int) -> None:
-    """Raises InvalidOption for several pages in a form or a format that has room for one; ask before restoring."""
-    if num_pages == 1:
-        return
-    if query.output not in ("restored", "all"):
+def check_answer(query: RestoreQuery, photo: Photo) -> None:
+    """Raises InvalidOption for an answer that the photo cannot be had in; to be asked before restoring it."""
+    if query.output not in ("restored", "all") and photo.further_pages:
         raise InvalidOption(
-            f"the photo has {num_pages} pages, and output={query.output} shows one; send them one by one, or ask for "
-            "output=restored or all"
+            f"the photo has {len(photo.pages)} pages, and output={query.output} shows one; send them one by one, or "
+            "ask for output=restored or all"
         )
-    if query.format not in ("same", "tiff"):
-        raise InvalidOption(
-            f"the photo has {num_pages} pages, and {query.format} holds one; send them one by one, or leave "
-            "`format` out"
+    if query.output != "damage_map":
+        num_across = 2 if query.output == "comparison" else 1
+        check_writable(
+            photo,
+            format=query.photo_format,
+            quality=query.quality,
+            depth=query.depth,
+            size_px=(photo.height_px, num_across * photo.width_px),
         )
+    if query.preview:
+        choose_preview_format(first_page(photo))
 
 
 def encode_answer(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:
-    """Raises CodecUnavailable, and InvalidOption when the photo cannot be had in the format that was asked for."""
+    """Raises CodecUnavailable. What `check_answer` let pass can be had."""
     match query.output:
         case "restored":
             return encode_restored(codec, photo, restoration, query, version)
@@ -146,10 +156,6 @@ def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, quer
     """Before on the left, after on the right, in the photo's stored grid."""
     side_by_side = np.concatenate((photo.samples, restoration.samples), axis=1)
     format = query.photo_format or photo.format
-    if max(side_by_side.shape[:2]) > LONGEST_SIDE_PX.get(format, max(side_by_side.shape)):
-        raise InvalidOption(
-            f"side by side the photos are {side_by_side.shape[1]} px wide, too wide for {format}; add format=png"
-        )
     body = codec.encode(photo, side_by_side, format=query.photo_format, quality=query.quality, depth=query.depth)
     return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
 
@@ -173,7 +179,7 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
         "info": Answer(json.dumps(info).encode(), "application/json"),
     }
     if query.preview:
-        first = replace(photo, further_pages=())
+        first = first_page(photo)
         before = encode_preview(codec, first, photo.samples)
         is_untouched = restoration.samples is photo.samples
         after = before if is_untouched else encode_preview(codec, first, restoration.samples)
@@ -193,11 +199,23 @@ class Preview:
 
 
 def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray) -> Preview:
-    """JPEG, which is small and soon encoded, else PNG."""
+    format = choose_preview_format(photo)
+    return Preview(codec.encode(photo, samples, format=format, depth="8"), format)
+
+
+def choose_preview_format(photo: Photo) -> PhotoFormat:
+    """JPEG, which is small and soon encoded; PNG for alpha, or a side longer than JPEG can hold. Raises InvalidOption
+    where neither will do."""
     try:
-        return Preview(codec.encode(photo, samples, format="jpeg", depth="8"), "jpeg")
-    except InvalidOption:  # alpha, or a side longer than JPEG can hold
-        return Preview(codec.encode(photo, samples, format="png", depth="8"), "png")
+        check_writable(photo, format="jpeg", depth="8")
+        return "jpeg"
+    except InvalidOption:
+        check_writable(photo, format="png", depth="8")
+        return "png"
+
+
+def first_page(photo: Photo) -> Photo:
+    return replace(photo, further_pages=())
 
 
 def encode_form(parts: dict[str, Answer]) -> Answer:

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import structlog
 
 from restoration.errors import RestorationError
-from service.parcels import BadParcel, large_bytes, receive_parcel, send_parcel
+from service.parcels import NO_ROOM, BadParcel, large_bytes, receive_parcel, send_parcel
 from service.settings import ENV_PREFIX
 
 START_TIMEOUT_SECONDS = 60.0
@@ -29,6 +29,10 @@ log = structlog.get_logger(__name__)
 
 class NoWorker(Exception):
     """The call was not made: no process could be started, or there is no memory to share with one."""
+
+
+class NoRoom(Exception):
+    """The call was not made, or not finished: a temporary file, in memory or not, could not grow. The worker lives."""
 
 
 class WorkerLost(Exception):
@@ -110,6 +114,8 @@ class _Worker:
         except (TimeoutError, ConnectionError):
             raise
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise NoRoom(error.strerror) from error
             raise NoWorker(f"there is no memory to share with a process: {error.strerror}") from error
 
 
@@ -134,7 +140,8 @@ class CodecPool:
     def call(self, timeout_seconds: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function`, which can be imported without torch, makes of the arguments, in a worker.
 
-        Arrays in the result are read-only. Raises the RestorationErrors that it raises, WorkerLost and NoWorker.
+        Arrays in the result are read-only. Raises the RestorationErrors that it raises, WorkerLost, NoWorker
+        and NoRoom.
         """
         worker = self._places.get()
         try:
@@ -196,6 +203,8 @@ def _open_outcome(outcome: str, details: list[Any]) -> Any:
             return result
         case "refused", [type() as kind, str(message), dict(members)] if issubclass(kind, RestorationError):
             raise _rebuild_error(kind, message, members)
+        case "no room", [str(reason)]:
+            raise NoRoom(reason)
         case "out of memory", []:
             raise WorkerOutOfMemory("it took more memory than it may")
         case "failed", [reason]:

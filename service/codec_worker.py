@@ -14,7 +14,7 @@ from typing import Any
 
 from restoration.errors import RestorationError
 from service import codec_calls  # noqa: F401  imported before the first call, so that none waits for it
-from service.parcels import large_bytes, receive_parcel, send_parcel
+from service.parcels import NO_ROOM, large_bytes, receive_parcel, send_parcel
 
 
 def main() -> None:
@@ -53,9 +53,20 @@ def answer_one(channel: socket.socket) -> None:
         answer = ("refused", type(error), str(error), vars(error))
     except MemoryError:
         answer = ("out of memory",)
+    except OSError as error:
+        answer = _no_room(error) if error.errno in NO_ROOM else ("failed", f"{type(error).__name__}: {error}")
     except Exception as error:
         answer = ("failed", f"{type(error).__name__}: {error}")
-    send_parcel(channel, answer, shared)
+    try:
+        send_parcel(channel, answer, shared)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        send_parcel(channel, _no_room(error))
+
+
+def _no_room(error: OSError) -> tuple[str, str]:
+    return "no room", error.strerror or "there is none"
 
 
 def limit_cpu(seconds: float) -> None:

@@ -10,8 +10,8 @@ from restoration.errors import InvalidOption, PhotoUnsafe
 from restoration.photo import Depth, History, Photo, PhotoFormat, PhotoLimits
 from restoration.photo_kinds import recognise_format
 from service.codec_calls import count_pixels, decode_bounded, encode_map, encode_photo, measure_photo
-from service.codec_pool import CodecPool, NoWorker, WorkerDied, WorkerLost, WorkerOutOfMemory
-from service.errors import CodecUnavailable
+from service.codec_pool import CodecPool, NoRoom, NoWorker, WorkerDied, WorkerLost, WorkerOutOfMemory
+from service.errors import CodecUnavailable, NoRoomForFiles
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Codec:
-    """What one lane decodes and encodes with; to be called from threads.
+    """What one lane decodes and encodes with; to be called from threads. Every call may raise NoRoomForFiles.
 
     A worker that dies in a call, or before it, may have been killed by somebody else: the call is made once more before
     the photo or the service is blamed.
@@ -129,6 +129,8 @@ class Codec:
             raise
         except NoWorker as error:
             raise CodecUnavailable(f"{error}; try again later") from error
+        except NoRoom as error:
+            raise NoRoomForFiles(f"there is no room for temporary files: {error}; try again later") from error
 
 
 def _are_own(photo: Photo, all_samples: Sequence[np.ndarray]) -> bool:

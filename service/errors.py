@@ -8,6 +8,7 @@ ServiceError
 │   ├── NotReady               no release is loaded
 │   ├── QueueFull              as many requests, or tiles, as the limit are waiting
 │   ├── NoRoomForUpload        the uploads in memory have reached the limit
+│   ├── NoRoomForFiles         a temporary file, in memory or not, could not grow
 │   ├── CodecUnavailable       no process can be had for decoding and encoding, or it was lost while it encoded
 │   ├── Draining               the service is about to stop
 │   └── DeviceBroken           the device cannot be used any more; another instance may do
@@ -101,6 +102,10 @@ class QueueFull(Unavailable):
 
 class NoRoomForUpload(Unavailable):
     """The uploads held in memory have reached the limit."""
+
+
+class NoRoomForFiles(Unavailable):
+    """A temporary file, in memory or not, could not grow."""
 
 
 class CodecUnavailable(Unavailable):
@@ -221,6 +226,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     Draining: ProblemKind(503, "draining", "The service is stopping"),
     DeviceBroken: ProblemKind(503, "device-broken", "The device has failed"),
     DeadlineExceeded: ProblemKind(504, "deadline-exceeded", "Restoring took too long"),
+    NoRoomForFiles: ProblemKind(507, "no-room-for-files", "There is no room for temporary files"),
 }
 
 

@@ -25,7 +25,8 @@ PROBLEM_DETAILS: dict[str, str] = {
     "wrong-release": "release 0099 was asked for, but 0001 is active; ask for that, or for none",
     "already-held": f"the answer would be the one with the tag {ETAG}, which If-None-Match names; use that one",
     "upload-too-large": "the body has 6,000 bytes, but the limit is 5,000 bytes; send a smaller file",
-    "unsupported-format": "found a GIF, but only JPEG, PNG, WebP and TIFF are taken; convert it to one of these",
+    "unsupported-format": "found a GIF, but only JPEG, PNG, WebP, TIFF and JPEG 2000 are taken; convert it to one of "
+    "these",
     "unsupported-photo": "the PNG has more than one frame: it is an animation; send a still photo",
     "photo-undecodable": "the PNG ends inside a chunk: it is truncated; send it again, whole",
     "photo-too-large": "the photo has 30000 x 20000 pixels (600,000,000), but the limit is 120,000,000 "
@@ -44,6 +45,7 @@ PROBLEM_DETAILS: dict[str, str] = {
     "codec-unavailable": "there is no memory to share with a process: Cannot allocate memory; try again later",
     "draining": "the service is about to stop; send the photo again, another instance may take it",
     "device-broken": "the device failed, and the service must be restarted: CUDA error: device-side assert triggered",
+    "no-room-for-files": "there is no room for temporary files: File too large; try again later",
     "deadline-exceeded": "the photo was not restored within 0.2 seconds",
 }
 """`detail`, by the name of the problem."""
@@ -87,4 +89,5 @@ HEADERS_OF_STATUS: dict[int, tuple[str, ...]] = {
     412: ("ETag",),
     429: ("Retry-After",),
     503: ("Retry-After",),
+    507: ("Retry-After",),
 }

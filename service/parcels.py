@@ -12,6 +12,7 @@ A worker may have been taken over by the photo that it decoded. What comes from 
 but the classes of `restoration/` and numpy's arrays (the `pickle` documentation's "restricting globals").
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -25,6 +26,8 @@ from typing import IO, Any
 ALIGNMENT_BYTES = 64
 MAX_ARRAYS = 4096
 MANY_BYTES = 64 * 1024
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Errors of files, those in memory among them, that have no room to grow."""
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NUMPY_NAMES = frozenset({"_frombuffer", "_reconstruct", "scalar", "ndarray", "dtype"})
 

@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect
 from restoration.errors import InvalidOption, PhotoError
 from restoration.photo import Photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
-from service.answers import Answer, RestoreQuery, check_pages, encode_answer
+from service.answers import Answer, RestoreQuery, check_answer, encode_answer
 from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
 from service.codecs import SMALL_PIXELS, Codec
 from service.errors import DeadlineExceeded, Draining, QueueFull
@@ -286,10 +286,10 @@ def expect_mask(codec: Codec, field: str, encoded: bytes, photo_px: tuple[int, i
 
 
 def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels: int) -> tuple[Photo, RestoreOptions]:
-    """Raises PhotoError for the photo, InvalidOption for a mask or for pages that the answer cannot hold,
+    """Raises PhotoError for the photo, InvalidOption for a mask or for an answer that the photo cannot be had in,
     CodecUnavailable."""
     photo = codec.decode(upload.image, num_pixels)
-    check_pages(query, len(photo.pages))
+    check_answer(query, photo)
     options = RestoreOptions(
         mode=query.mode,
         sensitivity=query.sensitivity,

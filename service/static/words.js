@@ -36,7 +36,7 @@ export function facts(photo) {
 // The name to save it under: that of the photograph, with the ending of what came back.
 export function restoredName(file, restored) {
   const ending = restored.name.slice(restored.name.lastIndexOf("."));
-  const given = file.name.match(/\.(jpe?g|png|tiff?|webp)$/i);
+  const given = file.name.match(/\.(jpe?g|png|tiff?|webp|jp2|j2k|j2c|jpx)$/i);
   const stem = given ? file.name.slice(0, given.index) : file.name;
   return `${stem}_restored${ending}`;
 }

@@ -156,6 +156,50 @@ def jpeg(pixels: np.ndarray | Image.Image = RGB, **options: object) -> bytes:
     return save(pixels, "JPEG", **({"exif": exif_of(), "xmp": XMP, "dpi": (600, 600), "quality": 88} | options))
 
 
+def box(kind: bytes, *contents: bytes) -> bytes:
+    return struct.pack(">L4s", 8 + sum(map(len, contents)), kind) + b"".join(contents)
+
+
+def jp2(codestream: bytes, samples: np.ndarray, *, profile: bytes = b"", has_alpha: bool = False) -> bytes:
+    """With what an archive's boxes hold: resolution, XMP, EXIF, IPTC, and one that nobody knows."""
+    height_px, width_px, num_channels = np.atleast_3d(samples).shape
+    size = struct.pack(">LLHBBBB", height_px, width_px, num_channels, samples.dtype.itemsize * 8 - 1, 7, 0, 0)
+    colours = b"\2\0\0" + profile if profile else struct.pack(">BBBL", 1, 0, 0, 16 if num_channels > 2 else 17)
+    channels = [(at, 0, at + 1) for at in range(num_channels - 1)] + [(num_channels - 1, 1, 0)]
+    alpha = box(b"cdef", struct.pack(">H", num_channels), *(struct.pack(">HHH", *each) for each in channels))
+    dpi = box(b"res ", box(b"resc", struct.pack(">HHHHbb", 6000, 254, 6000, 254, 3, 3)))
+    return b"".join(
+        (
+            box(b"jP  ", b"\r\n\x87\n"),
+            box(b"ftyp", b"jp2 \0\0\0\0jp2 "),
+            box(b"jp2h", box(b"ihdr", size), box(b"colr", colours), alpha if has_alpha else b"", dpi),
+            box(b"uuid", b"JpgTiffExif->JP2", exif_of().removeprefix(b"Exif\0\0")),
+            box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), XMP),
+            box(b"uuid", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"), IPTC),
+            box(b"jp2c", codestream),
+            box(b"xml ", b"<box>7</box>"),
+        )
+    )
+
+
+def codestream(samples: np.ndarray, **options: object) -> bytes:
+    return save(samples, "JPEG2000", no_jp2=True, **options)
+
+
+def deep_jp2(samples: np.ndarray, **about: object) -> bytes:
+    return jp2(imagecodecs.jpeg2k_encode(samples, codecformat="j2k", reversible=True), samples, **about)
+
+
+def ycck() -> bytes:
+    """As Photoshop writes inks: inverted, their first three as YCbCr, which is made here of a CMYK file's coding by
+    saying so in Adobe's segment."""
+    luma_and_chroma = np.asarray(picture_of(RGB).convert("YCbCr"))
+    stored = np.dstack((255 - luma_and_chroma, INKS[:, :, 3]))  # Pillow inverts
+    encoded = jpeg(picture_of(stored, "CMYK"))
+    at = encoded.index(b"Adobe") + 11
+    return encoded[:at] + b"\2" + encoded[at + 1 :]
+
+
 TABLES = "blocks without damage keep their coefficients; tables and sampling as they were"
 ODD_PHOTOS = [
     OddPhoto("JPEG, 4:2:0, baseline", jpeg, "RGB, 8 bits", TABLES, False),
@@ -202,9 +246,17 @@ ODD_PHOTOS = [
         "JPEG, CMYK with profile",
         lambda: jpeg(picture_of(INKS, "CMYK"), icc_profile=ink_profile()),
         "CMYK, 8 bits",
-        "encoded anew with the same tables",
+        TABLES,
         False,
     ),
+    OddPhoto(
+        "JPEG, CMYK, 4:2:0, progressive",
+        lambda: jpeg(picture_of(INKS, "CMYK"), subsampling=2, progressive=True),
+        "CMYK, 8 bits",
+        TABLES + "; progressive",
+        False,
+    ),
+    OddPhoto("JPEG, YCCK", ycck, "CMYK, 8 bits", TABLES, False),
     OddPhoto("PNG, Display P3", lambda: png(RGB, icc_profile=rgb_profile("Display P3")), "RGB, 8 bits", "all chunks"),
     OddPhoto("PNG, grey + alpha", lambda: png(np.dstack((GREY, ALPHA))), "grey + alpha, 8 bits", "all chunks"),
     OddPhoto("PNG, 16-bit grey", lambda: deep_png(DEEP_GREY), "grey, 16 bits", "all chunks"),
@@ -357,4 +409,29 @@ ODD_PHOTOS = [
     ),
     OddPhoto("TIFF, tiles with a pyramid", with_pyramid, "RGB, 8 bits", "compression, tiles; the pyramid is dropped"),
     OddPhoto("TIFF, EXIF with a maker note", with_exif_and_maker_note, "RGB, 8 bits", "EXIF, maker note, all tags"),
+    OddPhoto(
+        "JPEG 2000, reversible, tiles, Adobe RGB",
+        lambda: jp2(codestream(RGB, tile_size=(64, 64)), RGB, profile=rgb_profile("Adobe RGB")),
+        "RGB, 8 bits",
+        "all boxes; reversible; in one tile",
+    ),
+    OddPhoto(
+        "JPEG 2000, irreversible (lossy)",
+        lambda: jp2(codestream(RGB, irreversible=True, quality_mode="rates", quality_layers=[9]), RGB),
+        "RGB, 8 bits",
+        "all boxes; becomes reversible",
+    ),
+    OddPhoto("JPEG 2000, 16-bit grey", lambda: deep_jp2(DEEP_GREY), "grey, 16 bits", "all boxes; reversible"),
+    OddPhoto(
+        "JPEG 2000, 16-bit RGBA",
+        lambda: deep_jp2(np.dstack((DEEP_RGB, DEEP_ALPHA)), has_alpha=True),
+        "RGB + alpha, 16 bits",
+        "all boxes; reversible",
+    ),
+    OddPhoto(
+        "JPEG 2000, a bare codestream",
+        lambda: codestream(GREY),
+        "grey, 8 bits",
+        "a bare codestream, reversible; without a history entry, for which it has no room",
+    ),
 ]

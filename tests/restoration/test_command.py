@@ -142,3 +142,11 @@ def test_an_empty_store_is_said_in_one_line(run, old, tmp_path):
     code, _, err = run(old, tmp_path / "new.jpg")
     assert code == 2
     assert "holds no release that works" in err
+
+
+def test_what_cannot_be_written_is_said_before_a_release_is_even_loaded(run, tmp_path):
+    deep = tmp_path / "deep.tif"
+    Image.fromarray(np.full((40, 30), 40_000, np.uint16)).save(deep)
+    code, _, err = run(deep, tmp_path / "new.jpg")
+    assert code == 2
+    assert "16 bits a channel, but jpeg holds 8" in err

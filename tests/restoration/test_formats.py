@@ -1,9 +1,11 @@
 """Odd but valid photos, there and back. `python -m tests.restoration.test_formats` writes docs/formats.md's table."""
 
 import io
+import struct
 from pathlib import Path
 from xml.etree import ElementTree
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -99,6 +101,9 @@ def test_the_history_is_an_entry_in_the_xmp_that_other_readers_find(odd):
     photo = decode_photo(odd.make())
     encoded = restored(photo, history=HISTORY)
     xmp = decode_photo(encoded).metadata.xmp
+    if photo.format == "j2k":
+        assert xmp is None
+        return
     assert xmp is not None
     assert xmp.count(b"release 0007") == 1
     assert b"damage restored: 1.2500% of the photo" in xmp
@@ -147,7 +152,17 @@ def test_a_jpeg_keeps_the_coefficients_of_blocks_without_damage(odd, tmp_path):
         assert not changed[~touched].any()
 
 
-@pytest.mark.parametrize("odd", [odd for odd in ODD_PHOTOS if odd.name.startswith("JPEG")], ids=lambda odd: odd.name)
+@pytest.mark.parametrize("odd", [odd for odd in ODD_PHOTOS if odd.kind == "CMYK, 8 bits"], ids=lambda odd: odd.name)
+def test_inks_are_read_alike_by_other_decoders(odd):
+    photo = decode_photo(odd.make())
+    if isinstance(photo.traits, JpegTraits):
+        encoded = restored(photo)
+        np.testing.assert_array_equal(255 - imagecodecs.jpeg8_decode(encoded), decode_photo(encoded).samples)
+
+
+@pytest.mark.parametrize(
+    "odd", [odd for odd in ODD_PHOTOS if odd.name.startswith(("JPEG,", "JPEG of"))], ids=lambda odd: odd.name
+)
 def test_a_jpeg_keeps_tables_progression_and_each_segment_once(odd):
     encoded = odd.make()
     after = restored(decode_photo(encoded))
@@ -172,10 +187,10 @@ def can_hold(target: str, photo: Photo, depth: str) -> bool:
         return True
     is_deep = photo.samples.dtype == np.uint16 and depth == "same"
     has_wrong_colours = photo.colours.has_alpha if target == "jpeg" else photo.colours.name == "CMYK"
-    return not (photo.further_pages or has_wrong_colours or (is_deep and target != "png"))
+    return not (photo.further_pages or has_wrong_colours or (is_deep and target not in ("png", "jp2")))
 
 
-@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("target", ["jpeg", "png", "webp", "tiff", "jp2"])
 @pytest.mark.parametrize("depth", ["same", "8"])
 def test_converted_it_keeps_its_samples_or_is_refused_with_the_reason(odd, target, depth):
     photo = decode_photo(odd.make())
@@ -190,9 +205,41 @@ def test_converted_it_keeps_its_samples_or_is_refused_with_the_reason(odd, targe
     is_kept = encoded is photo.encoded
     if depth == "8" and not is_kept:
         assert again.samples.dtype == np.uint8
-    if target in ("png", "tiff"):
+    if target in ("png", "tiff", "jp2"):
         difference = np.abs(again.colour().astype(int) - photo.colour().astype(int))
         assert difference.max() == 0
+
+
+def boxes_of(jp2: bytes) -> list[tuple[bytes, bytes]]:
+    """Kind and content, less the picture's."""
+    boxes, at = [], 0
+    while at < len(jp2):
+        size, kind = struct.unpack_from(">L4s", jp2, at)
+        boxes.append((kind, b"" if kind == b"jp2c" else jp2[at + 8 : at + size]))
+        at += size
+    return boxes
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD_PHOTOS if "all boxes" in odd.kept], ids=lambda odd: odd.name)
+def test_a_jpeg_2000_keeps_every_box_and_other_readers_see_the_same(odd):
+    photo = decode_photo(odd.make())
+    encoded = restored(photo)
+    assert boxes_of(encoded) == boxes_of(photo.encoded)
+    assert photo.metadata.dpi == pytest.approx((600, 600))
+    assert photo.metadata.orientation == 6
+    if photo.samples.dtype == np.uint8:
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), paint(photo))
+    else:
+        np.testing.assert_array_equal(np.atleast_3d(imagecodecs.jpeg2k_decode(encoded)), paint(photo))
+
+
+def test_a_new_jpeg_2000_takes_profile_exif_xmp_and_resolution_along():
+    photo = decode_photo(next(odd for odd in ODD_PHOTOS if odd.name == "PNG, Display P3").make())
+    again = decode_photo(encode_photo(photo, photo.samples, format="jp2"))
+    assert (again.metadata.icc_profile, again.metadata.exif) == (photo.metadata.icc_profile, photo.metadata.exif)
+    assert again.metadata.xmp == photo.metadata.xmp
+    assert again.metadata.dpi == pytest.approx(photo.metadata.dpi, rel=1e-3)
+    assert Image.open(io.BytesIO(again.encoded)).info["dpi"] == pytest.approx((600, 600), rel=1e-3)
 
 
 def test_a_reason_names_what_to_ask_for():

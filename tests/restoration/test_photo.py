@@ -427,7 +427,7 @@ class TestRefusals:
         ],
     )
     def test_other_formats_are_named_and_the_taken_ones_listed(self, encoded, found):
-        with pytest.raises(UnsupportedFormat, match=f"found {found}.*JPEG, PNG, WebP and TIFF"):
+        with pytest.raises(UnsupportedFormat, match=f"found {found}.*JPEG, PNG, WebP, TIFF and JPEG 2000"):
             decode_photo(encoded)
 
     def test_nothing_at_all_is_undecodable(self):

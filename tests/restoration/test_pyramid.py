@@ -1,7 +1,10 @@
 """Coarse to fine, with painters and detectors that see as far as they say and no farther."""
 
+import io
+
 import numpy as np
 import pytest
+import tifffile
 import torch
 from scipy import ndimage
 
@@ -54,6 +57,17 @@ def scan(height_px: int, width_px: int, stripe_px: int) -> tuple[np.ndarray, np.
 
 def restore(samples: np.ndarray, generator, **options):
     return restore_photo(decode_photo(encode(samples)), generator, RestoreOptions(**options))
+
+
+def test_wide_damage_of_sixteen_bits_goes_as_of_eight_and_its_paint_is_finer():
+    samples, stripe = scan(520, 640, 150)
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, samples.astype(np.uint16) * 257, photometric="rgb")
+    deep = restore_photo(decode_photo(encoded.getvalue()), SeesNear()).samples
+    assert (deep[stripe] < 100 * 257).all()
+    assert (deep[stripe] % 257 != 0).any()
+    difference = deep.astype(int) - restore(samples, SeesNear()).samples.astype(int) * 257
+    assert np.abs(difference).max() <= 257
 
 
 @pytest.mark.parametrize("stripe_px", [3, 60, 150])

@@ -190,6 +190,29 @@ def test_sixteen_bits_stay_sixteen_and_undamaged_samples_keep_them_all():
     assert (restoration.samples[restoration.mask][:, 2] == 65535).all()
 
 
+class PaintsWhatItSees(WhiteIsDamage):
+    """A sky where damage was: half of what it sees, and a ramp that is finer than a level of 8 bits."""
+
+    conditions = ("see_through",)
+
+    def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+        return tiles * 0.5 + torch.linspace(0.0, 0.01, 256).view(1, 1, 256, 1)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_what_is_painted_into_sixteen_bits_has_sixteen(num_channels):
+    deep = np.full((200, 256, num_channels), 65_531 - 254, np.uint16)  # white, to 8 bits, and no level of theirs
+    deep[:, :100] = 20_000
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, np.squeeze(deep), photometric="rgb" if num_channels == 3 else "minisblack")
+    restoration = restore_photo(decode_photo(encoded.getvalue()), PaintsWhatItSees())
+    painted = restoration.samples[:, 200, 0].astype(float)
+    ramp = np.diff(painted)
+    assert ramp.min() > 0
+    assert ramp.max() < 4
+    assert painted[0] % 257 != 0
+
+
 def test_every_page_is_restored_and_pages_without_damage_stay():
     clean, damaged = dark_photo(300, 300), scratched(200, 280)[0]
     encoded = io.BytesIO()

@@ -45,6 +45,18 @@ def test_a_grey_photo_is_seen_as_it_is_and_stays_grey() -> None:
     assert (painted == painted[:, :, :1]).all()
 
 
+def test_paint_of_sixteen_bits_takes_on_the_tone_without_steps() -> None:
+    tone = find_tone(sepia_print())
+    assert tone
+    ramp = np.linspace(20_000, 40_000, 20_000).astype(np.uint16)
+    deep = np.repeat(ramp[None, :, None], 3, axis=2)
+    plain = (deep // 257).astype(np.uint8)
+    for painted in (deep, plain):
+        tone.lay_on(painted, np.ones(painted.shape[:2], bool))
+    assert np.abs(deep / 257 - plain).max() < 3
+    assert np.diff(deep.astype(int), axis=1).max() < 4
+
+
 def test_paint_takes_on_the_tone_of_the_print_under_the_mask_alone() -> None:
     toned = sepia_print()
     tone = find_tone(toned)

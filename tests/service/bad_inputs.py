@@ -25,6 +25,7 @@ PHOTO = encode(grey_photo())
 JPEG = encode(grey_photo(), "JPEG")
 TIFF = encode(grey_photo(), "TIFF")
 WEBP = encode(grey_photo(), "WEBP", lossless=True)
+JPEG_2000 = encode(grey_photo(), "JPEG2000")
 SMALL_MASK = encode(np.zeros((10, 10), np.uint8))
 DEFLATE, PACKBITS, ZSTANDARD = 8, 32773, 50000
 """TIFF's numbers of compressions."""
@@ -94,6 +95,22 @@ def tiff_of_pages(num: int, height_px: int = 8, width_px: int = 8) -> bytes:
 def webp_that_promises(width_px: int, height_px: int) -> bytes:
     size = (width_px - 1) | (height_px - 1) << 14
     return riff(b"VP8L", b"\x2f" + struct.pack("<L", size) + bytes(20))
+
+
+def jpeg2000_that_promises(
+    width_px: int,
+    height_px: int,
+    *,
+    tile_px: int = 1 << 30,
+    depth: int = 7,
+    num_layers: int = 1,
+    precincts: bytes = b"",
+) -> bytes:
+    """A bare codestream, whatever its samples are."""
+    size = struct.pack(">HLLLLLLLLHBBB", 0, width_px, height_px, 0, 0, tile_px, tile_px, 0, 0, 1, depth, 1, 1)
+    style = bytes((1 if precincts else 0, 0)) + struct.pack(">HBBBBBB", num_layers, 0, 0, 4, 4, 0, 1) + precincts
+    segments = ((b"\xff\x51", size), (b"\xff\x52", style), (b"\xff\x90", bytes(8)))
+    return b"\xff\x4f" + b"".join(marker + struct.pack(">H", 2 + len(data)) + data for marker, data in segments)
 
 
 def riff(name: bytes, content: bytes) -> bytes:
@@ -185,7 +202,7 @@ def other_formats() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "text named .jpg", {"files": {"image": ("a.jpg", b"Dear Sir or Madam", "image/jpeg")}}
     yield "zero bytes", raw(bytes(1000))
     yield "a single byte", raw(b"\xff")
-    for format in ("GIF", "BMP", "PPM", "TGA", "ICO", "PCX", "SGI", "DDS", "JPEG2000"):
+    for format in ("GIF", "BMP", "PPM", "TGA", "ICO", "PCX", "SGI", "DDS"):
         yield f"a {format}", raw(encode(grey_photo(), format))
     yield "SVG", raw(b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>')
     yield "a PDF", raw(b"%PDF-1.7\n1 0 obj")
@@ -230,6 +247,14 @@ def undecodable() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a TIFF whose directory is its own next one", raw(b"II*\0" + struct.pack("<LHL", 8, 0, 8))
     yield "a TIFF of 4 billion strips", raw(tiff((256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 0xFFFFFFFF, 8)))
     yield "a TIFF of no width", raw(plain_tiff(width=0))
+    yield "a JPEG 2000 cut short", raw(JPEG_2000[: len(JPEG_2000) // 2])
+    yield "a JPEG 2000's signature alone", raw(JPEG_2000[:12])
+    yield "a JPEG 2000 without a picture", raw(JPEG_2000[: JPEG_2000.index(b"jp2c") - 4])
+    yield "a JPEG 2000 with a box of 4 GB", raw(JPEG_2000[:32] + b"\xff\xff\xff\xffjp2h" + JPEG_2000[40:])
+    yield "a JPEG 2000 of 1 million tiles", raw(jpeg2000_that_promises(1000, 1000, tile_px=1))
+    yield "a JPEG 2000 of 65,535 layers", raw(jpeg2000_that_promises(1000, 1000, num_layers=65_535))
+    yield "a JPEG 2000 of 30 million precincts", raw(jpeg2000_that_promises(10_000, 3_000, precincts=b"\0"))
+    yield "a JPEG 2000 with nothing in its tile", raw(jpeg2000_that_promises(1000, 1000))
     for name, compression, picture in (
         ("PackBits", PACKBITS, b"\x81\0" * 800_000),
         ("deflate", DEFLATE, zlib.compress(bytes(100_000_000))),
@@ -247,6 +272,7 @@ def too_many_pixels() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a PNG of 1 MB that holds 17,000 x 17,000", raw(png(17_000, 17_000, samples=bytes(51_001 * 17_000)))
     yield "a JPEG that promises 65,000 x 65,000", raw(jpeg_that_promises(65_000, 65_000))
     yield "a WebP that promises 16,383 x 16,383", raw(webp_that_promises(16_383, 16_383))
+    yield "a JPEG 2000 that promises 4 billion x 4 billion", raw(jpeg2000_that_promises(0xFFFFFFFF, 0xFFFFFFFF))
     yield "a TIFF of 40 pages of 2,000 x 2,000", raw(tiff_of_pages(40, 2000, 2000))
     yield "a TIFF that promises 4 billion x 4 billion", raw(plain_tiff(width=0xFFFFFFFF, height=0xFFFFFFFF))
 
@@ -256,6 +282,11 @@ def too_much_metadata() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a PNG with 2 MB of text", raw(with_chunks(chunk(b"tEXt", b"Comment\0" + b"x" * 2_000_000)))
     yield "a TIFF with 2 MB of XMP", raw(encode(grey_photo(), "TIFF", tiffinfo=tiff_info(700, b"x" * 2_000_000)))
     yield "a WebP with 2 MB of XMP", raw(encode(grey_photo(), "WEBP", lossless=True, xmp=b"x" * 2_000_000))
+    yield "a JPEG 2000 with 2 MB of XML", raw(jpeg2000_with_box(b"xml ", b"x" * 2_000_000))
+
+
+def jpeg2000_with_box(kind: bytes, content: bytes) -> bytes:
+    return JPEG_2000[:32] + struct.pack(">L4s", 8 + len(content), kind) + content + JPEG_2000[32:]
 
 
 def tiff_info(number: int, value: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
@@ -269,6 +300,8 @@ def unsupported() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "an animated WebP", raw(animated("WEBP"))
     yield "an animated PNG", raw(animated("PNG"))
     yield "a TIFF of 101 pages", raw(tiff_of_pages(101))
+    yield "a JPEG 2000 of 12 bits", raw(jpeg2000_that_promises(100, 100, depth=11))
+    yield "a JPEG 2000 in CMYK", raw(JPEG_2000.replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0\x0c"))
     yield "a TIFF of floating-point samples", raw(encode(np.zeros((8, 8), np.float32), "TIFF"))
 
 

@@ -1,9 +1,12 @@
 """Photos that cost their decoder its life, over HTTP: they are refused, and nobody else notices."""
 
 import os
+import resource
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -120,6 +123,33 @@ def test_without_memory_to_share_photos_are_refused_for_a_while(
         assert_problem(refused, 503, "codec-unavailable")
         assert int(refused.headers["retry-after"]) > 0
     assert client.post("/restore", content=PHOTO).status_code == 200
+
+
+@contextmanager
+def files_of_workers_within(client: TestClient, num_bytes: int) -> Iterator[None]:
+    """No file that a worker writes, in memory or not, may grow beyond it; the kernel sees to that."""
+    queue = context_of(client).queue
+    workers = [pid for lane in (queue._small, queue._large) for pid in lane.codec.pool.process_ids()]
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for pid in workers:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (num_bytes, most))
+    try:
+        yield
+    finally:
+        for pid in workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_without_room_for_temporary_files_photos_are_refused_for_a_while(make_client: MakeClient) -> None:
+    client = make_client()
+    photo = encode(scratched_photo(), "JPEG", quality=100)
+    assert client.post("/restore", content=photo).status_code == 200
+    with files_of_workers_within(client, 10_000):
+        refused = client.post("/restore", content=photo)
+    assert_problem(refused, 507, "no-room-for-files")
+    assert int(refused.headers["retry-after"]) > 0
+    assert client.post("/restore", content=photo).status_code == 200
+    assert lost_workers(client) == {}, "the same processes go on"
 
 
 def test_an_untouched_photo_is_not_sent_to_be_encoded(make_client: MakeClient) -> None:

@@ -25,7 +25,7 @@ from .bad_inputs import SMALL_MASK, chunk, png, with_chunks
 from .key_files import add, bearer
 from .live import listening
 from .serving import MakeClient, context_of, encode, grey_photo, scratched_photo
-from .test_codecs import sabotage
+from .test_codecs import files_of_workers_within, sabotage
 from .test_restoring import post, slowed, wait_for_jobs
 
 PHOTO = encode(grey_photo())
@@ -132,6 +132,11 @@ class Causes:
         client = self.make_client()
         self.monkeypatch.setattr("os.memfd_create", fail)
         return client.post("/restore", content=PHOTO)
+
+    def no_room_for_files(self) -> Any:
+        client = self.make_client()
+        with files_of_workers_within(client, 10_000):
+            return client.post("/restore", content=PHOTO)
 
     def invalid_option(self) -> Any:
         return self.make_client().post("/restore", files={"image": PHOTO, "damage": SMALL_MASK})

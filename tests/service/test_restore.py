@@ -2,6 +2,7 @@ import email
 import email.policy
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,36 @@ def test_several_pages_go_into_nothing_that_shows_one(
     monkeypatch.setattr("service.restoring.restore_photo", None)  # it is said before anything is restored
     answer = client.post(f"/restore?{query}", content=pages(scratched_photo(), grey_photo()))
     assert "2 pages" in assert_problem(answer, 422, "invalid-option")["detail"]
+
+
+def wide(num_columns: int) -> np.ndarray:
+    return np.full((8, num_columns, 3), 90, np.uint8)
+
+
+def inks() -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(scratched_photo()).convert("CMYK").save(encoded, "TIFF")
+    return encoded.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("photo", "query", "reason"),
+    [
+        (lambda: deep_tiff(scratched_photo()), "format=jpeg", "16 bits"),
+        (lambda: deep_tiff(scratched_photo()), "output=all&format=webp", "16 bits"),
+        (inks, "format=png", "CMYK"),
+        (inks, "format=tiff&quality=90", "losslessly"),
+        (lambda: encode(np.dstack((scratched_photo(), scratched_photo()[:, :, :1]))), "format=jpeg", "alpha"),
+        (lambda: encode(wide(16_384)), "format=webp", "16,383"),
+        (lambda: encode(wide(8_192), "WEBP"), "output=comparison", "16,383"),
+        (lambda: encode(scratched_photo()), "quality=90", "losslessly"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_restored(
+    client: TestClient, photo: Callable[[], bytes], query: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.restoring.restore_photo", None)
+    assert reason in assert_problem(client.post(f"/restore?{query}", content=photo()), 422, "invalid-option")["detail"]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])

@@ -1,0 +1,1 @@
+"""What coverage-guided fuzzing found, and the harness that finds it."""
