@@ -132,6 +132,14 @@ class TileBatcher:
         if self.broken:
             raise DeviceBroken(self.broken)
 
+    def give_up(self, error: torch.AcceleratorError) -> None:
+        """After such an error a process cannot use the device any more: then nobody can be served."""
+        reason = str(error).partition("\n")[0]
+        with self._changed:
+            self.broken = f"the device failed, and the service must be restarted: {reason}"
+            waiting, self._calls = self._calls, []
+            _fail(waiting, DeviceBroken(self.broken))
+
     def drop(self, job: TileJob) -> None:
         """Take back what the job has waiting; it gets no more. A batch that runs is finished."""
         with self._changed:
@@ -214,13 +222,11 @@ class TileBatcher:
                     call.answer.set_result(whole)
 
     def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
-        """After an accelerator's error a process cannot use the device any more: then nobody can be served."""
         failed = {part.call for part in batch}
+        if isinstance(error, torch.AcceleratorError):
+            self.give_up(error)
+            error = DeviceBroken(str(self.broken))
         with self._changed:
-            if isinstance(error, torch.AcceleratorError):
-                reason = str(error).partition("\n")[0]
-                self.broken = f"the device failed, and the service must be restarted: {reason}"
-                error, failed = DeviceBroken(self.broken), failed | set(self._calls)
             self._calls = [call for call in self._calls if call not in failed]
             _fail(failed, error)
 
