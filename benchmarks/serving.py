@@ -11,84 +11,22 @@ Photographs are scikit-image's, enlarged, with scratches drawn on; an eighth of 
 """
 
 import argparse
-import io
-import os
 import re
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
-from PIL import Image, ImageDraw
-from skimage import data
 
+from benchmarks.photos import make_photo
+from benchmarks.running import ANSWER_SECONDS, restore, running_service
 from restoration.photo import decode_photo, encode_photo
 from restoration.restorer import Restorer
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
-SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 CONCURRENCIES = (1, 8, 32)
-START_SECONDS = 60.0
-ANSWER_SECONDS = 900.0
-
-
-def make_photo(index: int, height_px: int, width_px: int) -> bytes:
-    """A JPEG of a sample photograph of that size, with a few scratches, or none every eighth time."""
-    photo = Image.fromarray(getattr(data, SAMPLES[index % len(SAMPLES)])()).resize((width_px, height_px))
-    draw, rng = ImageDraw.Draw(photo), np.random.default_rng(index)
-    for _ in range(rng.integers(2, 6) if index % 8 else 0):
-        ends = rng.uniform(0, 1, (2, 2)) * (width_px, height_px)
-        draw.line([tuple(end) for end in ends], fill=(245, 242, 235), width=max(2, min(photo.size) // 250))
-    encoded = io.BytesIO()
-    photo.save(encoded, "JPEG", quality=92)
-    return encoded.getvalue()
-
-
-@contextmanager
-def running_service() -> Iterator[tuple[str, int]]:
-    """The service's address and process id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "RESTORE_PORT": str(port),
-        "RESTORE_LOG_LEVEL": "warning",
-        "RESTORE_DEADLINE_SECONDS": str(ANSWER_SECONDS),
-    }
-    service = subprocess.Popen([sys.executable, "-m", "service"], env={**os.environ, **settings})
-    try:
-        address = f"http://127.0.0.1:{port}"
-        give_up_at = time.monotonic() + START_SECONDS
-        while not is_ready(address):
-            if service.poll() is not None or time.monotonic() > give_up_at:
-                raise RuntimeError("the service did not start; see its log above")
-            time.sleep(0.2)
-        yield address, service.pid
-    finally:
-        service.terminate()
-        service.wait()
-
-
-def is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def restore(client: httpx.Client, address: str, photo: bytes) -> float:
-    """Seconds from request to answer."""
-    started_seconds = time.perf_counter()
-    client.post(f"{address}/restore", content=photo).raise_for_status()
-    return time.perf_counter() - started_seconds
 
 
 def rate_of_bare_generator(photos: list[bytes]) -> float:
