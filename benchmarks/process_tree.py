@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.2
 MIB = 2**20
 PROC = Path("/proc")
 
@@ -68,7 +68,7 @@ def open_bytes(descriptor: Path) -> dict[int, int]:
 
 
 class MemoryWatch:
-    """The most that a process tree has held since the watch began, sampled 20 times a second."""
+    """The most that a process tree has held since the watch began, sampled five times a second."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

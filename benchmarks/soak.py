@@ -1,21 +1,22 @@
 """`python -m benchmarks.soak`: thousands of small photos and poison, mixed, from many callers at once.
 
 Photos are of every format, 64 to 256 px a side. Each is sent alone first; under load it must be answered with the same
-bytes. Prints counts, memory and latency, and writes `soak.csv` and `soak.png` into `--out`: each second the memory of the
-service and its workers, how many photos and how much poison was answered, how often the answer was 503, and the median
-and longest time of a photo. Ends with status 1 if a photo was answered with anything but its bytes or 503, or poison
-with another 5xx.
+bytes. Prints counts and memory, writes `soak.csv` and `soak.png` into `--out`: each second the memory of the service
+and its workers, how many photos and how much poison was answered, how often the answer was 503, and the median and
+longest time of a photo. Ctrl-C ends it early, with what there is by then. Ends with status 1 if a photo was answered
+with anything but its bytes or 503, or poison with another 5xx.
 """
 
 import argparse
 import csv
 import hashlib
 import itertools
+import signal
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,10 +86,24 @@ def restore_alone(address: str, photos: Sequence[bytes]) -> list[Digest]:
     return [digest_of(answer) for answer in answers]
 
 
+class Turns:
+    """So many, which all callers share."""
+
+    def __init__(self, num: int) -> None:
+        self._left = iter(range(num))
+        self._is_over = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.takewhile(lambda _: not self._is_over.is_set(), self._left)
+
+    def end(self) -> None:
+        self._is_over.set()
+
+
 def keep_asking(
-    address: str, photos: list[bytes], expected: Sequence[Digest], seed: int, turns: Iterator[int], tally: Tally
+    address: str, photos: list[bytes], expected: Sequence[Digest], seed: int, turns: Turns, tally: Tally
 ) -> None:
-    """Until there are no more turns, which all callers share."""
+    """Until there are no more turns."""
     rng = np.random.default_rng(seed)
     with httpx.Client(timeout=ANSWER_SECONDS) as client:
         for _ in turns:
@@ -135,11 +150,16 @@ def plot(table: Sequence[tuple[float, ...]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def write(table: Sequence[tuple[float, ...]], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "soak.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *table])
-    plot(table, out / "soak.png")
+def write_rows(table: Iterable[tuple[float, ...]], path: Path) -> list[tuple[float, ...]]:
+    """As they come."""
+    written = []
+    with path.open("w", newline="", encoding="utf-8", buffering=1) as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in table:
+            writer.writerow(row)
+            written.append(row)
+    return written
 
 
 def quarter_means_mib(table: Sequence[tuple[float, ...]]) -> list[float]:
@@ -153,20 +173,21 @@ def main() -> int:
     arguments.add_argument("--queue", type=int, default=60, help="the service's limit of requests: fewer than callers")
     arguments.add_argument("--out", type=Path, default=Path("runs/soak"))
     asked = arguments.parse_args()
-    photos, tally = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests)
+    signal.signal(signal.SIGINT, lambda *_: turns.end())
     with (
         running_service(max_queued_requests=asked.queue) as (address, pid),
         ThreadPoolExecutor(asked.callers) as callers,
     ):
         expected = restore_alone(address, photos)
-        turns = iter(range(asked.requests))
         asking = [
             callers.submit(keep_asking, address, photos, expected, seed, turns, tally) for seed in range(asked.callers)
         ]
-        table = list(rows(pid, asking, tally))
+        table = write_rows(rows(pid, asking, tally), asked.out / "soak.csv")
         for each in asking:
             each.result()
-    write(table, asked.out)
+    plot(table, asked.out / "soak.png")
     photos_answered, poison, refused = (sum(row[column] for row in table) for column in (2, 3, 4))
     print(f"{photos_answered:.0f} photos, {poison:.0f} times poison, {refused:.0f} times 503 in {table[-1][0]:.0f} s")
     print(f"memory in each quarter, mean: {', '.join(f'{mib:,.0f}' for mib in quarter_means_mib(table))} MiB")
