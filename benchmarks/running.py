@@ -22,10 +22,8 @@ def running_service(**settings: object) -> Iterator[tuple[str, int]]:
         port = free.getsockname()[1]
     given = {"port": port, "log_level": "error", "deadline_seconds": ANSWER_SECONDS} | settings
     variables = {f"RESTORE_{name.upper()}": str(value) for name, value in given.items()}
-    # Of its own session: Ctrl-C is for the benchmark
-    service = subprocess.Popen(
-        [sys.executable, "-m", "service"], env={**os.environ, **variables}, start_new_session=True
-    )
+    # Of a process group of its own: Ctrl-C is for the benchmark
+    service = subprocess.Popen([sys.executable, "-m", "service"], env={**os.environ, **variables}, process_group=0)
     try:
         address = f"http://127.0.0.1:{port}"
         give_up_at = time.monotonic() + START_SECONDS

@@ -5,7 +5,9 @@ Starts `python -m service` on a free port, with the newest release, and prints a
 - photos a second at several concurrencies, over what decoding, restoring and encoding the same photos one after the
   other in one process gives;
 - the 95th percentile of a 512 x 512 photo's time while a large scan is being restored, over that alone;
-- seconds a megapixel from small to large, and the service's peak memory.
+- seconds a megapixel from small to large, as JPEG, and the largest as TIFF, too; how many tiles that took, since the
+  same scratches lie on a larger share of a small photo's tiles, and each suspect tile is looked at four times more;
+- the most memory that the service held meanwhile, its processes that decode and encode and what they share included.
 
 Photographs are scikit-image's, enlarged, with scratches drawn on; an eighth of them has none.
 """
@@ -20,7 +22,8 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.photos import make_photo
+from benchmarks.photos import make_photo, make_tiff
+from benchmarks.process_tree import MemoryWatch
 from benchmarks.running import ANSWER_SECONDS, restore, running_service
 from restoration.photo import decode_photo, encode_photo
 from restoration.restorer import Restorer
@@ -65,11 +68,21 @@ def p95_beside_a_scan(address: str, photos: list[bytes], scan: bytes, num: int) 
     return p95, was_beside
 
 
-def peak_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert match is not None
-    return int(match[1]) / 1024
+def count_tiles(client: httpx.Client, address: str) -> float:
+    """Computed since the start, of both stages."""
+    text = client.get(f"{address}/metrics").text
+    return sum(map(float, re.findall(r"^restore_tiles_total\{.*?\} (\S+)$", text, re.MULTILINE)))
+
+
+def row_of_scan(client: httpx.Client, address: str, pid: int, name: str, megapixels: int, scan: bytes) -> str:
+    num_before = count_tiles(client, address)
+    with MemoryWatch.over(pid) as memory:
+        seconds = restore(client, address, scan)
+    num_tiles = count_tiles(client, address) - num_before
+    return (
+        f"| {megapixels} megapixels, {name} | {seconds / megapixels:.2f} s/megapixel, {num_tiles / megapixels:.0f} "
+        f"tiles/megapixel, {seconds / num_tiles * 1000:.1f} ms/tile, peak memory {memory.peak_mib:,.0f} MiB |"
+    )
 
 
 def main() -> None:
@@ -78,10 +91,11 @@ def main() -> None:
     arguments.add_argument("--megapixels", type=int, nargs="+", default=[1, 12, 48, 100], help="the last is the scan")
     asked = arguments.parse_args()
     photos = [make_photo(index, 512, 512) for index in range(asked.photos)]
-    scans = {
-        size: make_photo(1, round((size * 2 / 3 * 1e6) ** 0.5), round((size * 3 / 2 * 1e6) ** 0.5))
-        for size in asked.megapixels
-    }
+    sides_px = [
+        (size, round((size * 2 / 3 * 1e6) ** 0.5), round((size * 3 / 2 * 1e6) ** 0.5)) for size in asked.megapixels
+    ]
+    scans = [("JPEG", size, make_photo(1, height_px, width_px)) for size, height_px, width_px in sides_px]
+    scans.append(("TIFF", sides_px[-1][0], make_tiff(1, *sides_px[-1][1:])))
     bare = rate_of_bare_generator(photos)
     print("| what | measured |\n|---|---:|", flush=True)
     print(f"| bare generator, 512 x 512 | {bare:.1f} photos/s |", flush=True)
@@ -93,12 +107,8 @@ def main() -> None:
                 flush=True,
             )
         alone = p95_of_small(address, photos, 40)
-        for size, scan in scans.items():
-            seconds = restore(client, address, scan)
-            print(
-                f"| {size} megapixels | {seconds / size:.2f} s/megapixel, peak memory {peak_mib(pid):,.0f} MiB |",
-                flush=True,
-            )
+        for name, size, scan in scans:
+            print(row_of_scan(client, address, pid, name, size, scan), flush=True)
         beside, was_beside = p95_beside_a_scan(address, photos, scan, 20)
         note = "" if was_beside else " (the scan was done before)"
         print(f"| 512 x 512, 95th percentile alone | {alone * 1000:.0f} ms |")

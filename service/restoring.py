@@ -231,7 +231,7 @@ class RestoreQueue:
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
         charge_photo(num_pixels)
-        tiles.num_tiles_left = num_tiles
+        tiles.expect(num_tiles)
         generator = SharedGenerator(self.batcher, restorer.generator, tiles)
         lane = self._small if num_pixels <= SMALL_PIXELS else self._large
         async with lane.places, lane.room.hold(num_pixels):
@@ -239,7 +239,6 @@ class RestoreQueue:
                 lane.threads, decode_upload, lane.codec, upload, query, num_pixels
             )
             restoration, restore_seconds = await call_in(lane.threads, restore_to_share, photo, generator, options)
-            tiles.num_tiles_left = 0
             version = restorer.release.version
             answer, encode_seconds = await call_in(
                 lane.threads, encode_answer, lane.codec, photo, restoration, query, version
@@ -303,7 +302,10 @@ def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels:
 def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreOptions) -> Restoration:
     """`restore_photo`, whose samples codec processes can be given without a copy: not the photo, nor what became of it,
     is held twice while it is encoded."""
-    restoration = restore_photo(photo, generator, options)
+    try:
+        restoration = restore_photo(photo, generator, options)
+    finally:
+        generator.batcher.finish(generator.job)
     if restoration.samples.size <= SMALL_PIXELS:
         return restoration
     further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
