@@ -32,8 +32,8 @@ COLUMNS = ("second", "memory_mib", "photos", "poison", "refused", "median_second
 SIDES_PX = (64, 256)
 NUM_PHOTOS = 4 * len(WRITERS)
 POISON_SHARE = 0.3
-RETRY_SECONDS = 1.0
-"""After a 503; what the service asks for, unless its queue is long."""
+MOST_RETRY_SECONDS = 30.0
+"""After a 503 a caller waits as long as it is asked to, but no longer than this."""
 
 Digest = str
 
@@ -117,7 +117,7 @@ def keep_asking(
             else:
                 tally.note_photo(answer, time.monotonic() - started_seconds, expected[which])
             if answer.status_code == 503:
-                time.sleep(RETRY_SECONDS)
+                time.sleep(min(float(answer.headers.get("Retry-After", 1)), MOST_RETRY_SECONDS))
 
 
 def rows(pid: int, asking: Sequence[Future[None]], tally: Tally) -> Iterator[tuple[float, ...]]:
