@@ -5,90 +5,31 @@ Starts `python -m service` on a free port, with the newest release, and prints a
 - photos a second at several concurrencies, over what decoding, restoring and encoding the same photos one after the
   other in one process gives;
 - the 95th percentile of a 512 x 512 photo's time while a large scan is being restored, over that alone;
-- seconds a megapixel from small to large, and the service's peak memory.
+- seconds a megapixel from small to large, as JPEG, and the largest as TIFF, too; how many tiles that took, since the
+  same scratches lie on a larger share of a small photo's tiles, and each suspect tile is looked at four times more;
+- the most memory that the service held meanwhile, its processes that decode and encode and what they share included.
 
 Photographs are scikit-image's, enlarged, with scratches drawn on; an eighth of them has none.
 """
 
 import argparse
-import io
-import os
 import re
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import numpy as np
-from PIL import Image, ImageDraw
-from skimage import data
 
+from benchmarks.photos import make_photo, make_tiff
+from benchmarks.process_tree import MemoryWatch
+from benchmarks.running import ANSWER_SECONDS, restore, running_service
 from restoration.photo import decode_photo, encode_photo
 from restoration.restorer import Restorer
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
-SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 CONCURRENCIES = (1, 8, 32)
-START_SECONDS = 60.0
-ANSWER_SECONDS = 900.0
-
-
-def make_photo(index: int, height_px: int, width_px: int) -> bytes:
-    """A JPEG of a sample photograph of that size, with a few scratches, or none every eighth time."""
-    photo = Image.fromarray(getattr(data, SAMPLES[index % len(SAMPLES)])()).resize((width_px, height_px))
-    draw, rng = ImageDraw.Draw(photo), np.random.default_rng(index)
-    for _ in range(rng.integers(2, 6) if index % 8 else 0):
-        ends = rng.uniform(0, 1, (2, 2)) * (width_px, height_px)
-        draw.line([tuple(end) for end in ends], fill=(245, 242, 235), width=max(2, min(photo.size) // 250))
-    encoded = io.BytesIO()
-    photo.save(encoded, "JPEG", quality=92)
-    return encoded.getvalue()
-
-
-@contextmanager
-def running_service() -> Iterator[tuple[str, int]]:
-    """The service's address and process id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "RESTORE_PORT": str(port),
-        "RESTORE_LOG_LEVEL": "warning",
-        "RESTORE_DEADLINE_SECONDS": str(ANSWER_SECONDS),
-    }
-    service = subprocess.Popen([sys.executable, "-m", "service"], env={**os.environ, **settings})
-    try:
-        address = f"http://127.0.0.1:{port}"
-        give_up_at = time.monotonic() + START_SECONDS
-        while not is_ready(address):
-            if service.poll() is not None or time.monotonic() > give_up_at:
-                raise RuntimeError("the service did not start; see its log above")
-            time.sleep(0.2)
-        yield address, service.pid
-    finally:
-        service.terminate()
-        service.wait()
-
-
-def is_ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def restore(client: httpx.Client, address: str, photo: bytes) -> float:
-    """Seconds from request to answer."""
-    started_seconds = time.perf_counter()
-    client.post(f"{address}/restore", content=photo).raise_for_status()
-    return time.perf_counter() - started_seconds
 
 
 def rate_of_bare_generator(photos: list[bytes]) -> float:
@@ -127,11 +68,21 @@ def p95_beside_a_scan(address: str, photos: list[bytes], scan: bytes, num: int) 
     return p95, was_beside
 
 
-def peak_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert match is not None
-    return int(match[1]) / 1024
+def count_tiles(client: httpx.Client, address: str) -> float:
+    """Computed since the start, of both stages."""
+    text = client.get(f"{address}/metrics").text
+    return sum(map(float, re.findall(r"^restore_tiles_total\{.*?\} (\S+)$", text, re.MULTILINE)))
+
+
+def row_of_scan(client: httpx.Client, address: str, pid: int, name: str, megapixels: int, scan: bytes) -> str:
+    num_before = count_tiles(client, address)
+    with MemoryWatch.over(pid) as memory:
+        seconds = restore(client, address, scan)
+    num_tiles = count_tiles(client, address) - num_before
+    return (
+        f"| {megapixels} megapixels, {name} | {seconds / megapixels:.2f} s/megapixel, {num_tiles / megapixels:.0f} "
+        f"tiles/megapixel, {seconds / num_tiles * 1000:.1f} ms/tile, peak memory {memory.peak_mib:,.0f} MiB |"
+    )
 
 
 def main() -> None:
@@ -140,10 +91,11 @@ def main() -> None:
     arguments.add_argument("--megapixels", type=int, nargs="+", default=[1, 12, 48, 100], help="the last is the scan")
     asked = arguments.parse_args()
     photos = [make_photo(index, 512, 512) for index in range(asked.photos)]
-    scans = {
-        size: make_photo(1, round((size * 2 / 3 * 1e6) ** 0.5), round((size * 3 / 2 * 1e6) ** 0.5))
-        for size in asked.megapixels
-    }
+    sides_px = [
+        (size, round((size * 2 / 3 * 1e6) ** 0.5), round((size * 3 / 2 * 1e6) ** 0.5)) for size in asked.megapixels
+    ]
+    scans = [("JPEG", size, make_photo(1, height_px, width_px)) for size, height_px, width_px in sides_px]
+    scans.append(("TIFF", sides_px[-1][0], make_tiff(1, *sides_px[-1][1:])))
     bare = rate_of_bare_generator(photos)
     print("| what | measured |\n|---|---:|", flush=True)
     print(f"| bare generator, 512 x 512 | {bare:.1f} photos/s |", flush=True)
@@ -155,12 +107,8 @@ def main() -> None:
                 flush=True,
             )
         alone = p95_of_small(address, photos, 40)
-        for size, scan in scans.items():
-            seconds = restore(client, address, scan)
-            print(
-                f"| {size} megapixels | {seconds / size:.2f} s/megapixel, peak memory {peak_mib(pid):,.0f} MiB |",
-                flush=True,
-            )
+        for name, size, scan in scans:
+            print(row_of_scan(client, address, pid, name, size, scan), flush=True)
         beside, was_beside = p95_beside_a_scan(address, photos, scan, 20)
         note = "" if was_beside else " (the scan was done before)"
         print(f"| 512 x 512, 95th percentile alone | {alone * 1000:.0f} ms |")

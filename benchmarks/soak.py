@@ -1,28 +1,41 @@
-"""`python -m benchmarks.soak`: photos and poison, mixed, over HTTP for some minutes; memory and latency over time.
+"""`python -m benchmarks.soak`: thousands of small photos and poison, mixed, from many callers at once.
 
-Writes `soak.csv` and `soak.png` into `--out`: each second the resident memory of the service and its workers, how many
-photos and how much poison was answered, and the median and longest answer of the photos. Ends with status 1 if
-a photo was answered with anything but 200 or 503, or poison with a 5xx.
+Photos are of every format, 64 to 256 px a side. Each is sent alone first; under load it must be answered with the same
+bytes. Prints counts and memory, writes `soak.csv` and `soak.png` into `--out`: each second the memory of the service
+and its workers, how many photos and how much poison was answered, how often the answer was 503, and the median and
+longest time of a photo. Ctrl-C ends it early, with what there is by then. Ends with status 1 if a photo was answered
+with anything but its bytes or 503, or poison with another 5xx.
 """
 
 import argparse
 import csv
+import hashlib
+import itertools
+import signal
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import numpy as np
 
-from benchmarks.serving import make_photo, running_service
+from benchmarks.photos import WRITERS, make_poison, make_small_photos
+from benchmarks.process_tree import MIB, tree_bytes
+from benchmarks.running import ANSWER_SECONDS, running_service
 
-COLUMNS = ("second", "memory_mib", "photos", "poison", "median_seconds", "longest_seconds")
-PHOTO_SIZES_PX = ((256, 256), (384, 512), (768, 1024))
+COLUMNS = ("second", "memory_mib", "photos", "poison", "refused", "median_seconds", "longest_seconds")
+SIDES_PX = (64, 256)
+NUM_PHOTOS = 4 * len(WRITERS)
+POISON_SHARE = 0.3
+MOST_RETRY_SECONDS = 30.0
+"""After a 503 a caller waits as long as it is asked to, but no longer than this."""
+
+Digest = str
 
 
 @dataclass
@@ -32,116 +45,154 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     seconds: list[float] = field(default_factory=list)
     num_poison: int = 0
+    num_refused: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def note(self, is_poison: bool, status: int, seconds: float) -> None:
+    def note_photo(self, answer: httpx.Response, seconds: float, expected: Digest) -> None:
         with self.lock:
-            if is_poison and status < 500:
-                self.num_poison += 1
-            elif not is_poison and status in (200, 503):
-                self.seconds.append(seconds)
+            if answer.status_code == 503:
+                self.num_refused += 1
+            elif answer.status_code != 200:
+                self.wrong.append(f"a photo was answered with {answer.status_code}: {answer.text[:200]}")
             else:
-                self.wrong.append(f"{'poison' if is_poison else 'a photo'} was answered with {status}")
+                self.seconds.append(seconds)
+                if digest_of(answer) != expected:
+                    self.wrong.append("a photo was answered with other bytes than alone")
 
-    def take(self) -> tuple[list[float], int]:
+    def note_poison(self, answer: httpx.Response) -> None:
         with self.lock:
-            seconds, num_poison = self.seconds, self.num_poison
-            self.seconds, self.num_poison = [], 0
-            return seconds, num_poison
+            if answer.status_code == 503:
+                self.num_refused += 1
+            elif answer.status_code < 500:
+                self.num_poison += 1
+            else:
+                self.wrong.append(f"poison was answered with {answer.status_code}: {answer.text[:200]}")
+
+    def take(self) -> tuple[list[float], int, int]:
+        with self.lock:
+            taken = self.seconds, self.num_poison, self.num_refused
+            self.seconds, self.num_poison, self.num_refused = [], 0, 0
+            return taken
 
 
-def make_poison(photos: list[bytes], rng: np.random.Generator) -> bytes:
-    """A photo cut short, with some bytes changed, or no photo at all."""
-    photo = photos[rng.integers(len(photos))]
-    kind = rng.integers(3)
-    if kind == 0:
-        return photo[: int(len(photo) * rng.uniform(0.01, 0.95))]
-    if kind == 1:
-        changed = bytearray(photo)
-        for at in rng.integers(2, len(photo), 20):
-            changed[at] = rng.integers(256)
-        return bytes(changed)
-    return rng.bytes(int(rng.integers(1, 1_000_000)))
+def digest_of(answer: httpx.Response) -> Digest:
+    return hashlib.sha256(answer.content).hexdigest()
 
 
-def keep_asking(address: str, photos: list[bytes], seed: int, until_seconds: float, tally: Tally) -> None:
+def restore_alone(address: str, photos: Sequence[bytes]) -> list[Digest]:
+    """Of each photo's answer."""
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+        answers = [client.post(f"{address}/restore", content=photo).raise_for_status() for photo in photos]
+    return [digest_of(answer) for answer in answers]
+
+
+class Turns:
+    """So many, which all callers share."""
+
+    def __init__(self, num: int) -> None:
+        self._left = iter(range(num))
+        self._is_over = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.takewhile(lambda _: not self._is_over.is_set(), self._left)
+
+    def end(self) -> None:
+        self._is_over.set()
+
+
+def keep_asking(
+    address: str, photos: list[bytes], expected: Sequence[Digest], seed: int, turns: Turns, tally: Tally
+) -> None:
+    """Until there are no more turns."""
     rng = np.random.default_rng(seed)
-    with httpx.Client(timeout=300.0) as client:
-        while time.monotonic() < until_seconds:
-            is_poison = bool(rng.random() < 0.5)
-            body = make_poison(photos, rng) if is_poison else photos[rng.integers(len(photos))]
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+        for _ in turns:
+            which = int(rng.integers(len(photos)))
+            is_poison = bool(rng.random() < POISON_SHARE)
+            body = make_poison(photos, rng) if is_poison else photos[which]
             started_seconds = time.monotonic()
-            status = client.post(f"{address}/restore", content=body).status_code
-            tally.note(is_poison, status, time.monotonic() - started_seconds)
+            answer = client.post(f"{address}/restore", content=body)
+            if is_poison:
+                tally.note_poison(answer)
+            else:
+                tally.note_photo(answer, time.monotonic() - started_seconds, expected[which])
+            if answer.status_code == 503:
+                time.sleep(min(float(answer.headers.get("Retry-After", 1)), MOST_RETRY_SECONDS))
 
 
-def memory_mib(pid: int) -> float:
-    """Resident, of the process and its children; what they share is counted for each."""
-    children = (path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return sum(resident_mib(each) for each in [str(pid), *" ".join(children).split()])
-
-
-def resident_mib(pid: str) -> float:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except FileNotFoundError:  # it was just replaced
-        return 0.0
-    return pages * 4096 / 2**20
-
-
-def rows(pid: int, until_seconds: float, tally: Tally) -> Iterator[tuple[float, ...]]:
-    """One a second, as in COLUMNS; a second without an answer has no times."""
+def rows(pid: int, asking: Sequence[Future[None]], tally: Tally) -> Iterator[tuple[float, ...]]:
+    """One a second, as in COLUMNS, until all have asked; a second without an answer has no times."""
     started_seconds = time.monotonic()
-    while (now_seconds := time.monotonic()) < until_seconds:
-        seconds, num_poison = tally.take()
-        times = (statistics.median(seconds), max(seconds)) if seconds else (float("nan"), float("nan"))
-        yield round(now_seconds - started_seconds), memory_mib(pid), len(seconds), num_poison, *times
+    while not all(each.done() for each in asking):
         time.sleep(1.0)
+        seconds, num_poison, num_refused = tally.take()
+        times = (statistics.median(seconds), max(seconds)) if seconds else (float("nan"), float("nan"))
+        now_seconds = round(time.monotonic() - started_seconds)
+        yield now_seconds, tree_bytes(pid) / MIB, len(seconds), num_poison, num_refused, *times
 
 
-def plot(table: list[tuple[float, ...]], path: Path) -> None:
+def plot(table: Sequence[tuple[float, ...]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    second, memory, photos, poison, median, longest = zip(*table, strict=True)
+    second, memory, photos, poison, refused, median, longest = zip(*table, strict=True)
     figure = Figure(figsize=(10, 8), layout="constrained")
     axes = figure.subplots(3, sharex=True)
     axes[0].plot(second, memory)
-    axes[0].set(ylabel="resident memory, MiB", ylim=(0, None))
+    axes[0].set(ylabel="memory of all processes, MiB", ylim=(0, None))
     axes[1].plot(second, median, ".", markersize=3, label="median")
     axes[1].plot(second, longest, ".", markersize=3, label="longest")
     axes[1].set(ylabel="seconds to an answer", ylim=(0, None))
     axes[1].legend()
-    axes[2].plot(second, np.cumsum(photos), label="photos")
-    axes[2].plot(second, np.cumsum(poison), label="poison")
+    for counts, label in ((photos, "photos"), (poison, "poison"), (refused, "503")):
+        axes[2].plot(second, np.cumsum(counts), label=label)
     axes[2].set(ylabel="answers in all", xlabel="seconds")
     axes[2].legend()
     figure.savefig(path, dpi=100)
 
 
+def write_rows(table: Iterable[tuple[float, ...]], path: Path) -> list[tuple[float, ...]]:
+    """As they come."""
+    written = []
+    with path.open("w", newline="", encoding="utf-8", buffering=1) as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in table:
+            writer.writerow(row)
+            written.append(row)
+    return written
+
+
+def quarter_means_mib(table: Sequence[tuple[float, ...]]) -> list[float]:
+    return [float(np.mean(part)) for part in np.array_split([row[1] for row in table], 4)]
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--minutes", type=float, default=30.0)
-    arguments.add_argument("--callers", type=int, default=4)
+    arguments.add_argument("--requests", type=int, default=10_000)
+    arguments.add_argument("--callers", type=int, default=64)
+    arguments.add_argument("--queue", type=int, default=60, help="the service's limit of requests: fewer than callers")
     arguments.add_argument("--out", type=Path, default=Path("runs/soak"))
     asked = arguments.parse_args()
-    photos = [make_photo(index, *PHOTO_SIZES_PX[index % 3]) for index in range(12)]
-    tally = Tally()
-    with running_service() as (address, pid), ThreadPoolExecutor(asked.callers) as callers:
-        until_seconds = time.monotonic() + asked.minutes * 60
+    asked.out.mkdir(parents=True, exist_ok=True)
+    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests)
+    signal.signal(signal.SIGINT, lambda *_: turns.end())
+    with (
+        running_service(max_queued_requests=asked.queue) as (address, pid),
+        ThreadPoolExecutor(asked.callers) as callers,
+    ):
+        expected = restore_alone(address, photos)
         asking = [
-            callers.submit(keep_asking, address, photos, seed, until_seconds, tally) for seed in range(asked.callers)
+            callers.submit(keep_asking, address, photos, expected, seed, turns, tally) for seed in range(asked.callers)
         ]
-        table = list(rows(pid, until_seconds, tally))
+        table = write_rows(rows(pid, asking, tally), asked.out / "soak.csv")
         for each in asking:
             each.result()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    with (asked.out / "soak.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *table])
     plot(table, asked.out / "soak.png")
-    print(f"{sum(row[2] for row in table):.0f} photos, {sum(row[3] for row in table):.0f} times poison")
-    print(f"memory: {table[len(table) // 4][1]:,.0f} MiB after a quarter, {table[-1][1]:,.0f} MiB at the end")
-    for wrong in sorted(set(tally.wrong)):
-        print(wrong, file=sys.stderr)
+    photos_answered, poison, refused = (sum(row[column] for row in table) for column in (2, 3, 4))
+    print(f"{photos_answered:.0f} photos, {poison:.0f} times poison, {refused:.0f} times 503 in {table[-1][0]:.0f} s")
+    print(f"memory in each quarter, mean: {', '.join(f'{mib:,.0f}' for mib in quarter_means_mib(table))} MiB")
+    for wrong, found in itertools.groupby(sorted(tally.wrong)):
+        print(f"{len(list(found))} times: {wrong}", file=sys.stderr)
     return bool(tally.wrong)
 
 

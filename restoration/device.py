@@ -85,8 +85,8 @@ class DeviceGenerator:
     batch size. On CUDA every batch is therefore padded to `batch_size`; on a CPU, to the next power of two: batches of
     1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
 
-    When the device's memory does not hold a batch, `batch_size` is halved for good, and the batch tried again: from
-    then on a tile's result may differ in its last bits from what it was before.
+    When the device's memory does not hold a batch, `batch_size` is halved, and the batch tried again: on CUDA a tile's
+    result may then differ in its last bits from what it was before. Batches stay so until `use_full_batches`.
     """
 
     def __init__(
@@ -97,7 +97,23 @@ class DeviceGenerator:
         self.device = device
         self.precision: Precision = precision
         self.batch_size = batch_size
+        self._full_batch_size = batch_size
+        self.num_size_changes = 0
+        """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         self._generator = _prepare(generator, device, precision)
+
+    @property
+    def arithmetic(self) -> str:
+        """What beside weights and tiles decides the bits of a result, in words."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} {self.precision}, batches of {self.batch_size}"
+        return f"{self.device.type} {self.precision}"
+
+    def use_full_batches(self) -> None:
+        """To be called when there may be more memory than when a batch was halved."""
+        if self.batch_size != self._full_batch_size:
+            self.batch_size = self._full_batch_size
+            self.num_size_changes += 1
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
@@ -134,6 +150,7 @@ class DeviceGenerator:
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2
+                self.num_size_changes += 1
 
     def _compute_batch(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         num_tiles = len(inputs[0])

@@ -3,7 +3,9 @@
 `TilePass` works at the photo's own scale, tile by tile. `ResizePass` sees the whole photo at once in a single tile.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -32,6 +34,8 @@ GROWN_PX = 8
 """And so is what lies so near, into which the damage may reach."""
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
+BATCHES_AHEAD = 2
+"""One that is computed, and one that waits for the device."""
 
 Turn = Callable[[Tensor], Tensor]
 TURNS: tuple[tuple[Turn, Turn], ...] = (
@@ -210,10 +214,26 @@ def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: T
 def _in_batches(
     items: Iterable[Item], compute: Callable[[Sequence[Item]], Tensor], batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Compute the items, `batch_size` at a time. compute: items to (N, C, T, T) float32; yields (T, T, C) float32."""
+    """Compute the items, `batch_size` at a time. compute: items to (N, C, T, T) float32; yields (T, T, C) float32.
+
+    While one batch is computed, in a thread, the next one is cut, and what the last one gave is made use of.
+    """
     remaining = iter(items)
-    while batch := list(islice(remaining, batch_size)):
-        yield from compute(batch).permute(0, 2, 3, 1).numpy()
+    batches = iter(lambda: list(islice(remaining, batch_size)), [])
+    computed: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(1, "batches") as thread:
+        for batch in batches:
+            computed.append(thread.submit(compute, batch))
+            if len(computed) == BATCHES_AHEAD:
+                yield from _tiles_of(computed.popleft())
+        while computed:
+            yield from _tiles_of(computed.popleft())
+
+
+def _tiles_of(computed: Future[Tensor]) -> np.ndarray:
+    """(N, T, T, C) float32 of a batch."""
+    tiles: np.ndarray = computed.result().permute(0, 2, 3, 1).numpy()
+    return tiles
 
 
 def _band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:

@@ -6,6 +6,9 @@ Whose tiles come next: those of the photo with the least left to do, so that a s
 few batches, those that have waited longest, so that the scan gets on. A batch takes tiles of one stage and one release,
 from several photos where one has not enough. Nothing waits for a batch to fill up: while the device is busy calls
 gather by themselves, and when it is idle there is nothing to wait for.
+
+A small photo has few tiles at a time, and asks again as soon as it has their answers. So that a scan's batch is not
+begun in each of these moments, the device is held for it, at most as long as such a batch would take.
 """
 
 import threading
@@ -28,6 +31,8 @@ Stage = Literal["detect", "fill"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
 LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
+MUCH_LARGER = 8
+"""The device is held for a photo while only such wait as have so many times its tiles."""
 TILES_PER_PIXEL = 3 / 128**2
 """About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them again in four
 orientations, and a good half filled."""
@@ -52,11 +57,17 @@ class TileJob:
     """One photo's work on the device. Made before the photo's size is known."""
 
     def __init__(self) -> None:
+        self.num_tiles = 0
+        """A guess from the photo's size."""
         self.num_tiles_left = 0
         """A guess from the photo's size, less what was computed; 0 before its size is known and once it is restored."""
         self.waited_seconds = 0.0
         """How long its tiles waited for the device."""
         self.is_dropped = False
+
+    def expect(self, num_tiles: int) -> None:
+        """Before it asks for any."""
+        self.num_tiles = self.num_tiles_left = num_tiles
 
 
 @dataclass(eq=False)
@@ -106,6 +117,8 @@ class TileBatcher:
         self._changed = threading.Condition()
         self._is_closed = False
         self._num_batches = 0
+        self._served: set[TileJob] = set()
+        """Photos that may be about to ask again."""
         self.tiles_per_second = FIRST_GUESS_TILES_PER_SECOND
         """While the device is busy, of late."""
         self.broken: str | None = None
@@ -132,6 +145,14 @@ class TileBatcher:
         if self.broken:
             raise DeviceBroken(self.broken)
 
+    def give_up(self, error: torch.AcceleratorError) -> None:
+        """After such an error a process cannot use the device any more: then nobody can be served."""
+        reason = str(error).partition("\n")[0]
+        with self._changed:
+            self.broken = f"the device failed, and the service must be restarted: {reason}"
+            waiting, self._calls = self._calls, []
+            _fail(waiting, DeviceBroken(self.broken))
+
     def drop(self, job: TileJob) -> None:
         """Take back what the job has waiting; it gets no more. A batch that runs is finished."""
         with self._changed:
@@ -139,6 +160,12 @@ class TileBatcher:
             dropped = [call for call in self._calls if call.job is job]
             self._calls = [call for call in self._calls if call.job is not job]
             _fail(dropped, JobDropped())
+
+    def finish(self, job: TileJob) -> None:
+        """The job asks for nothing more."""
+        with self._changed:
+            job.num_tiles_left = 0
+            self._changed.notify()
 
     def close(self) -> None:
         """Finish the batch that runs, and fail what waits."""
@@ -160,10 +187,29 @@ class TileBatcher:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._calls or self._is_closed)
+                self._hold_for_small()
                 if self._is_closed:
                     return
-                batch = self._next_batch()
-            self._compute_batch(batch)
+                batch = self._next_batch() if self._calls else []
+            if batch:
+                self._served |= {part.call.job for part in batch}
+                self._compute_batch(batch)
+
+    def _hold_for_small(self) -> None:
+        """Wait until a photo that was served asks again, if all that wait are much larger."""
+        self._served = {job for job in self._served if job.num_tiles_left and not job.is_dropped}
+        is_turn_of_longest = (self._num_batches + 1) % LONGEST_WAITING_TURN == 0
+        if is_turn_of_longest or not self._calls:
+            return
+        hold_seconds = self._calls[0].generator.batch_size / self.tiles_per_second
+        if not self._changed.wait_for(lambda: self._is_closed or not self._is_small_expected(), hold_seconds):
+            self._served.clear()  # they take their time
+
+    def _is_small_expected(self) -> bool:
+        """Whether none that waits is as small as one that may ask again."""
+        expected = [job.num_tiles for job in self._served if job.num_tiles_left and not job.is_dropped]
+        waiting = [call.job.num_tiles for call in self._calls]
+        return bool(expected and waiting) and min(waiting) > MUCH_LARGER * min(expected)
 
     def _next_batch(self) -> list[_Part]:
         self._num_batches += 1
@@ -214,13 +260,11 @@ class TileBatcher:
                     call.answer.set_result(whole)
 
     def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
-        """After an accelerator's error a process cannot use the device any more: then nobody can be served."""
         failed = {part.call for part in batch}
+        if isinstance(error, torch.AcceleratorError):
+            self.give_up(error)
+            error = DeviceBroken(str(self.broken))
         with self._changed:
-            if isinstance(error, torch.AcceleratorError):
-                reason = str(error).partition("\n")[0]
-                self.broken = f"the device failed, and the service must be restarted: {reason}"
-                error, failed = DeviceBroken(self.broken), failed | set(self._calls)
             self._calls = [call for call in self._calls if call not in failed]
             _fail(failed, error)
 

@@ -24,10 +24,9 @@ _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 def etag_of(upload: Upload, query: RestoreQuery, restorer: Restorer) -> str:
     """A strong entity tag, quoted as the header has it."""
     release = restorer.release.manifest.model_dump_json(include={"version", "config", "files"})
-    arithmetic = f"{restorer.device.type} {restorer.precision} {restorer.generator.batch_size}"
     options = query.model_dump_json(exclude={"release"})  # which release it is asked of does not change the answer
     parts = (upload.image, upload.damage or b"", upload.protect or b"", options.encode(), release.encode())
-    return f'"{_digest([*parts, arithmetic.encode(), code_fingerprint().encode()])}"'
+    return f'"{_digest([*parts, restorer.generator.arithmetic.encode(), code_fingerprint().encode()])}"'
 
 
 def expect_not_held(if_none_match: Iterable[str], etag: str) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
+import torch
 
 from restoration.errors import NoRelease, ReleaseError, RestorationError, StoreUnreachable
 from restoration.remote_store import Fingerprint
@@ -30,9 +32,13 @@ class Releases:
     place any more, one that is published later does.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, device_failed: Callable[[torch.AcceleratorError], None]
+    ) -> None:
+        """device_failed: told when a release meets a device that no longer works."""
         self._settings = settings
         self._metrics = metrics
+        self._device_failed = device_failed
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
@@ -143,7 +149,13 @@ class Releases:
             self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
             self._metrics.reloads.labels("refused").inc()
             log.warning("release refused", version=version, reason=self.refused[version])
+            if isinstance(error, torch.AcceleratorError):
+                self._device_failed(error)
             return False
+        finally:
+            if self.active:
+                # Two releases were on the device: what did not fit into its memory then may do so now.
+                self.active.generator.use_full_batches()
         return True
 
     def _load(self, version: str) -> Restorer:

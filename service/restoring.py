@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
 from service.codecs import SMALL_PIXELS, Codec
 from service.errors import DeadlineExceeded, Draining, QueueFull
 from service.metrics import Metrics
+from service.parcels import share_array
 from service.settings import Settings
 from service.threads import call_in
 from service.uploads import Upload
@@ -230,15 +231,14 @@ class RestoreQueue:
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
         charge_photo(num_pixels)
-        tiles.num_tiles_left = num_tiles
+        tiles.expect(num_tiles)
         generator = SharedGenerator(self.batcher, restorer.generator, tiles)
         lane = self._small if num_pixels <= SMALL_PIXELS else self._large
         async with lane.places, lane.room.hold(num_pixels):
             (photo, options), decode_seconds = await call_in(
                 lane.threads, decode_upload, lane.codec, upload, query, num_pixels
             )
-            restoration, restore_seconds = await call_in(lane.threads, restore_photo, photo, generator, options)
-            tiles.num_tiles_left = 0
+            restoration, restore_seconds = await call_in(lane.threads, restore_to_share, photo, generator, options)
             version = restorer.release.version
             answer, encode_seconds = await call_in(
                 lane.threads, encode_answer, lane.codec, photo, restoration, query, version
@@ -297,6 +297,19 @@ def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels:
         protect=decode_mask(codec, "protect", upload.protect, num_pixels),
     )
     return photo, options
+
+
+def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreOptions) -> Restoration:
+    """`restore_photo`, whose samples codec processes can be given without a copy: not the photo, nor what became of it,
+    is held twice while it is encoded."""
+    try:
+        restoration = restore_photo(photo, generator, options)
+    finally:
+        generator.batcher.finish(generator.job)
+    if restoration.samples.size <= SMALL_PIXELS:
+        return restoration
+    further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
+    return replace(restoration, samples=share_array(restoration.samples), further_pages=further_pages)
 
 
 def decode_mask(codec: Codec, field: str, encoded: bytes | None, num_pixels: int) -> np.ndarray | None:

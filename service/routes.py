@@ -158,12 +158,16 @@ async def restore(
     context.queue.check_open()
     with context.upload_budget.share() as share:
         upload = await read_in_time(request, context.settings, share)
+        num_size_changes = restorer.generator.num_size_changes
         etag = await asyncio.to_thread(etag_of, upload, query, restorer)
         expect_not_held(request.headers.getlist("if-none-match"), etag)
         restored = await context.queue.restore(
             restorer, upload, query, partial(until_gone, request), caller.quota.charge_photo
         )
-    return Response(restored.answer.body, headers=restored_headers(restored, restorer.release.version, etag))
+    # Of an answer that was computed in batches of several sizes no tag tells the bits.
+    is_exact = restorer.generator.num_size_changes == num_size_changes
+    headers = restored_headers(restored, restorer.release.version, etag if is_exact else None)
+    return Response(restored.answer.body, headers=headers)
 
 
 async def read_in_time(request: Request, settings: Settings, share: UploadShare) -> Upload:
@@ -196,14 +200,15 @@ async def until_gone(request: Request) -> None:
         pass
 
 
-def restored_headers(restored: Restored, version: str, etag: str) -> dict[str, str]:
+def restored_headers(restored: Restored, version: str, etag: str | None) -> dict[str, str]:
     headers = {
         "Content-Type": restored.answer.media_type,
-        "ETag": etag,
         "X-Model-Version": version,
         "X-Damage-Ratio": ratio_text(restored.damage_ratio),
         "Server-Timing": server_timing(restored.timing),
     }
+    if etag:
+        headers["ETag"] = etag
     if restored.answer.file_name:
         headers["Content-Disposition"] = f'inline; filename="{restored.answer.file_name}"'
     return headers

@@ -47,11 +47,23 @@ class HoldsThree(DetectFill):
         return tiles.mean(dim=1, keepdim=True)
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_so():
+def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_so_until_there_may_be_more():
     tiles, generator = random_tiles(8), DeviceGenerator(HoldsThree(), CPU, "float32", batch_size=8)
-    assert torch.equal(generator.detect(tiles), tiles.mean(dim=1, keepdim=True))
-    assert generator.batch_size == 2
-    assert torch.equal(generator.detect(tiles), tiles.mean(dim=1, keepdim=True))
+    for _ in range(2):
+        assert torch.equal(generator.detect(tiles), tiles.mean(dim=1, keepdim=True))
+        assert (generator.batch_size, generator.num_size_changes) == (2, 2)
+    generator.use_full_batches()
+    assert (generator.batch_size, generator.num_size_changes) == (8, 3)
+    generator.use_full_batches()
+    assert generator.num_size_changes == 3
+
+
+def test_the_size_of_batches_is_part_of_the_arithmetic_where_it_changes_bits(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    small, large = (DeviceGenerator(make_generator(), CPU, "bfloat16", batch_size=size) for size in (2, 8))
+    assert small.arithmetic == large.arithmetic == "cpu bfloat16"
+    small.device = large.device = torch.device("cuda")
+    assert (small.arithmetic, large.arithmetic) == ("a card bfloat16, batches of 2", "a card bfloat16, batches of 8")
 
 
 def test_a_single_tile_that_memory_does_not_hold_is_an_error():

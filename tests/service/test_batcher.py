@@ -55,9 +55,9 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def job(num_tiles_left: int = 1) -> TileJob:
+def job(num_tiles: int = 1) -> TileJob:
     made = TileJob()
-    made.num_tiles_left = num_tiles_left
+    made.expect(num_tiles)
     return made
 
 
@@ -124,6 +124,45 @@ def test_who_has_waited_longest_has_a_share(asking: Asking) -> None:
     for answer in small:
         answer.result()
     assert asking.generator.batches.index([9.0] * 4) == 3
+
+
+def test_the_device_is_held_for_a_small_photo_that_asks_again_at_once(
+    asking: Asking, batcher: TileBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but every fourth batch is its own; else a scan's batch would come between every two of them."""
+    is_slow = property(lambda batcher: 0.01, lambda batcher, measured: None)
+    monkeypatch.setattr(TileBatcher, "tiles_per_second", is_slow, raising=False)
+    asking.detect(job(10_000), *[0.0] * 40)
+    small = SharedGenerator(batcher, asking.generator, job(20))
+    asking.generator.gate.set()
+    for value in range(1, 7):
+        small.detect(tiles(value))
+    order = [batch[0] for batch in asking.generator.batches]
+    assert order[order.index(1.0) : order.index(6.0)].count(0.0) <= 2
+
+
+def slow_scan(asking: Asking, num_tiles: int) -> Future[Tensor]:
+    """A call whose batch is thought to take hours."""
+    generator = Doubler()
+    generator.batch_size, generator.gate = 10**9, asking.generator.gate
+    return asking.threads.submit(SharedGenerator(asking.batcher, generator, job(num_tiles)).detect, tiles(0))
+
+
+def test_the_device_is_held_no_longer_than_until_the_small_photo_is_done(asking: Asking, batcher: TileBatcher) -> None:
+    asking.generator.gate.set()
+    small = job(20)
+    asking.detect(small, 1.0).result()
+    scan = slow_scan(asking, 10_000)
+    with pytest.raises(TimeoutError):
+        scan.result(timeout=0.3)
+    batcher.finish(small)
+    assert len(scan.result(timeout=30)) == 1
+
+
+def test_the_device_is_held_from_no_photo_of_like_size(asking: Asking) -> None:
+    asking.generator.gate.set()
+    asking.detect(job(20), 1.0).result()
+    assert len(slow_scan(asking, 160).result(timeout=30)) == 1
 
 
 def test_stages_and_releases_do_not_mix(batcher: TileBatcher, threads: ThreadPoolExecutor) -> None:

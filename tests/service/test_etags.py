@@ -1,7 +1,9 @@
 """Who holds an answer need not have it made again."""
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from torch import Tensor
 
 from service import etags
 from service.answers import RestoreQuery
@@ -71,6 +73,23 @@ def test_another_release_another_code_or_another_precision_is_another_tag(
     monkeypatch.setattr(etags, "code_fingerprint", lambda: "of tomorrow")
     tags.add(tag(client))
     assert len(tags) == 3 + (context_of(client).releases.restorer().precision != "float32")
+
+
+def test_an_answer_in_whose_midst_batches_were_cut_has_no_tag_and_the_next_one_has(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client()
+    network = context_of(client).releases.restorer().generator._generator
+    detect = network.detect
+
+    def hold_two(tiles: Tensor) -> Tensor:
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return detect(tiles)
+
+    monkeypatch.setattr(network, "detect", hold_two)
+    cut, whole = (client.post("/restore", content=PHOTO) for _ in range(2))
+    assert (cut.status_code, "etag" in cut.headers, "etag" in whole.headers) == (200, False, True)
 
 
 def test_where_one_part_ends_and_the_next_begins_counts(client: TestClient) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from restoration.photo import decode_photo
-from service.parcels import BadParcel, receive_parcel, send_parcel
+from service.parcels import MAX_DESCRIPTORS, BadParcel, receive_parcel, send_parcel, share_array
 
 from .serving import encode, grey_photo
 
@@ -100,3 +100,32 @@ def test_garbage_for_a_pickle_is_refused(channel: Channel) -> None:
     os.close(descriptor)
     with pytest.raises(BadParcel, match="cannot be unpickled"):
         receive_parcel(channel[1], shared=())
+
+
+def test_arrays_that_are_shared_already_go_on_uncopied(channel: Channel) -> None:
+    send_parcel(channel[0], {"first": np.arange(50_000, dtype=np.uint16).reshape(100, 500), "second": np.ones(9)})
+    received = receive_parcel(channel[1], shared=())
+    arrays = [*received.values(), received["first"][20:40], share_array(np.full((100, 100, 3), 7, np.uint8))]
+    files = shared_files()
+    send_parcel(channel[0], arrays)
+    passed_on = receive_parcel(channel[1])
+    assert len(files) == 2
+    assert shared_files() == files
+    assert all(np.array_equal(before, after) for before, after in zip(arrays, passed_on, strict=True))
+    assert share_array(arrays[3]) is arrays[3]
+    del received, arrays
+    assert shared_files() == files
+    del passed_on
+    assert shared_files() == set()
+
+
+def shared_files() -> set[str]:
+    """The inodes of what is mapped."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return {line.split()[4] for line in lines if "/memfd:parcel" in line}
+
+
+def test_more_arrays_than_descriptors_can_be_sent_are_copied(channel: Channel) -> None:
+    arrays = [share_array(np.full(3, index)) for index in range(MAX_DESCRIPTORS + 3)]
+    send_parcel(channel[0], arrays)
+    assert [array[0] for array in receive_parcel(channel[1])] == list(range(MAX_DESCRIPTORS + 3))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from torch import Tensor
 
 from restoration.release import Release
 from restoration.remote_store import RemoteStore
@@ -45,6 +47,12 @@ def wait_until_refused(client: TestClient, version: str) -> str:
 def own_store(store: Path, tmp_path: Path) -> Path:
     """A copy of the store that a test may damage."""
     return Path(shutil.copytree(store, tmp_path / "store"))
+
+
+def publish_aside(store: Path) -> Path:
+    """The next release, to be moved into the store when a test wants it there."""
+    version = publish(store)
+    return (store / version).rename(store.parent / version)
 
 
 def test_the_models_name_the_active_release(client: TestClient) -> None:
@@ -122,6 +130,53 @@ def test_a_load_that_failed_through_no_fault_of_the_release_is_tried_again(
     client = make_client(model_store=own_store, store_poll_seconds=0.05)
     assert failures == ["0001", "0001"]
     assert client.get("/models").json()["active"] == "0001"
+
+
+def test_a_load_that_takes_the_devices_memory_leaves_batches_as_they_were(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = publish_aside(own_store)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    generator = context_of(client).releases.restorer().generator
+    sizes: list[int] = []
+    detect = generator._generator.detect
+
+    def hold_one_tile(tiles: Tensor) -> Tensor:
+        if len(tiles) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return detect(tiles)
+
+    def fill_the_memory(release: Release, **options: object) -> Restorer:
+        monkeypatch.setattr(generator._generator, "detect", hold_one_tile)
+        assert client.post("/restore", content=encode(scratched_photo())).status_code == 200
+        sizes.append(generator.batch_size)
+        monkeypatch.undo()
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Restorer, "load", fill_the_memory)
+    newer.rename(own_store / "0002")
+    wait_until_active(client, "0002")
+    assert sizes == [1]
+    assert generator.batch_size == 8
+    assert reloads(client) == {"activated": 2.0, "refused": 1.0}
+
+
+def test_a_device_that_fails_while_a_release_is_loaded_turns_the_service_red(
+    make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = publish_aside(own_store)
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+
+    def fail(release: Release, **options: object) -> Restorer:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Restorer, "load", fail)
+    newer.rename(own_store / "0002")
+    wait_until_refused(client, "0002")
+    while client.get("/livez").status_code == 200:
+        time.sleep(0.01)
+    assert "illegal memory access" in assert_problem(client.get("/livez"), 503, "device-broken")["detail"]
+    assert_problem(client.post("/restore", content=PHOTO), 503, "device-broken")
 
 
 def test_a_release_that_could_not_be_read_is_tried_again(

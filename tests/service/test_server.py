@@ -296,6 +296,46 @@ def test_a_sender_that_trickles_is_told_so(store: Path) -> None:
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+def test_slow_senders_half_sent_bodies_and_killed_clients_leave_the_others_latency_as_it_was(
+    service: ServiceProcess,
+) -> None:
+    """More of it, and in figures: `python -m benchmarks.abuse`."""
+    photo = encode(scratched_photo(512, 512), "JPEG", quality=95)
+    head = f"POST /restore HTTP/1.1\r\nHost: a\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+    in_peace = median_seconds(service)
+    with ExitStack() as senders:
+        for index in range(60):
+            sender = senders.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+            sender.sendall(head + photo[: len(photo) // 2 if index % 2 else 100])
+        client = senders.enter_context(
+            subprocess.Popen([sys.executable, "-ISc", SEND_AND_WAIT, str(service.port)], stdin=subprocess.PIPE)
+        )
+        assert client.stdin is not None
+        client.stdin.write(head + photo)
+        client.stdin.close()
+        client.kill()
+        assert median_seconds(service) < 3 * in_peace + 0.2
+    wait_for_metric(service, "restore_requests_in_progress", 0)
+
+
+SEND_AND_WAIT = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+connection.sendall(sys.stdin.buffer.read())
+connection.recv(1)
+"""
+
+
+def median_seconds(service: ServiceProcess) -> float:
+    """Of nine small photos, one after the other."""
+    photo, seconds = encode(scratched_photo()), []
+    for _ in range(9):
+        started_seconds = time.monotonic()
+        assert service.client.post("/restore", content=photo).status_code == 200
+        seconds.append(time.monotonic() - started_seconds)
+    return float(np.median(seconds))
+
+
 def received(connection: socket.socket) -> bytes:
     try:
         return connection.recv(4096)
