@@ -90,7 +90,7 @@ class Patience:
         if not isinstance(error, Unreachable | Unavailable | DeadlineExceeded):
             return False
         wait_seconds = self._servers.seconds_until_one_is_free()
-        if isinstance(error, Unavailable) and error.status == HTTPStatus.TOO_MANY_REQUESTS and error.retry_after_seconds:
+        if _is_quota(error):
             self._ends_at_seconds += wait_seconds
         return wait_seconds if time.monotonic() + wait_seconds <= self._ends_at_seconds else False
 
@@ -202,6 +202,13 @@ def read_release(ready: httpx.Response) -> str:
         return status["release"]
     except (ValueError, KeyError, TypeError) as error:
         raise ServiceError(f"{ready.url} named no release; is this the restoration service?") from error
+
+
+def _is_quota(error: Exception) -> bool:
+    """Whether it says when the caller's turn is."""
+    if not isinstance(error, Unavailable):
+        return False
+    return error.status == HTTPStatus.TOO_MANY_REQUESTS and bool(error.retry_after_seconds)
 
 
 def _unreachable(address: str, error: httpx.TransportError) -> Unreachable:
