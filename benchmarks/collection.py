@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -43,6 +44,7 @@ FORMATS = (("jpg", "JPEG"), ("jpg", "JPEG"), ("jpg", "JPEG"), ("png", "PNG"), ("
 BROKEN_EVERY = 100
 JOURNAL = ".restoration-journal.sqlite3"
 NUM_KILLS = 5
+PARTS = ("local", "server", "ray", "killed", "scaling", "tool")
 NODE_MEMORY_BYTES = 200 * 2**20
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -307,56 +309,68 @@ def main() -> None:
     arguments.add_argument("--bare", type=Path, nargs=2, help=argparse.SUPPRESS)
     arguments.add_argument("--num", type=int, default=2000, help="photos in the collection")
     arguments.add_argument("--boxes", type=int, default=4, help="rounds in which the ways take turns")
-    arguments.add_argument("--scaling-boxes", type=int, default=1, help="rounds with one and with two restorers")
+    arguments.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="leave out the others")
     asked = arguments.parse_args()
     if asked.bare:
         restore_bare(*asked.bare)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(asked.photos, Path(folder), asked.num, asked.boxes, asked.scaling_boxes)
-
-
-def measure(photos: Path, work: Path, num: int, num_boxes: int, num_scaling_boxes: int) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    collection = work / "collection"
-    make_collection(photos, collection, num, num_boxes)
-    num_good = num - num // BROKEN_EVERY
+    with tempfile.TemporaryDirectory() as folder:
+        collection = Path(folder) / "collection"
+        make_collection(asked.photos, collection, asked.num, asked.boxes)
+        measure(collection, Path(folder), asked.num, asked.boxes, set(asked.parts))
+
+
+def measure(collection: Path, work: Path, num: int, num_boxes: int, parts: set[str]) -> None:
+    ways: list[Way] = [Bare("bare generator", [])]
+    num_kills = 0
     with ExitStack() as open_until_the_end:
-        address, service = open_until_the_end.enter_context(running_service())
-        server = Way("--server", ["--server", address], lambda: [service])
-        bare = Bare("bare generator", [])
-        with ray_nodes(len(os.sched_getaffinity(0))) as cluster:
-            on_ray = Way("--ray", ["--ray", cluster.address], lambda: processes_of(cluster))
-            ways = [bare, Way("--local", ["--local"]), server, on_ray]
-            measured = restore_boxes(ways, collection, work, num_boxes)
-        num_kills = restore_killed(server, collection, work / "killed", num)
-    scaled = restore_scaled(collection, work, num_scaling_boxes)
-    with echo_server() as echo:
-        alone = Way("tool alone", ["--server", echo]).restore(collection, work / "echo")
-    digests = {way.name: digests_of(work / way.name) for way in ways[1:]} | {
-        "bare generator": bare_digests_of(work / "bare generator"),
-        "killed": digests_of(work / "killed"),
-    }
-    reference = digests["bare generator"]
+        if "local" in parts:
+            ways.append(Way("--local", ["--local"]))
+        if parts & {"server", "killed"}:
+            address, service = open_until_the_end.enter_context(running_service())
+            server = Way("--server", ["--server", address], lambda: [service])
+            ways += [server] if "server" in parts else []
+        if "ray" in parts:
+            cluster = open_until_the_end.enter_context(ray_nodes(len(os.sched_getaffinity(0))))
+            ways.append(Way("--ray", ["--ray", cluster.address], lambda: processes_of(cluster)))
+        measured = restore_boxes(ways, collection, work, num_boxes)
+        if "killed" in parts:
+            num_kills = restore_killed(server, collection, work / "killed", num)
+    if "scaling" in parts:
+        measured |= restore_scaled(collection, work)
+    if "tool" in parts:
+        with echo_server() as echo:
+            measured["the tool alone"] = [Way("", ["--server", echo]).restore(collection, work / "echo")]
+    show_rates(measured)
+    show_bytes(work, [way.name for way in ways[1:]] + ["killed"] * ("killed" in parts), num - num // BROKEN_EVERY)
+    if "killed" in parts:
+        counts = counts_of(work / "killed")
+        print(f"- killed {num_kills} times: {counts}, verified: {'yes' if is_verified(work / 'killed') else 'NO'}")
+
+
+def show_rates(measured: dict[str, list[Measured]]) -> None:
     print("| way | photos/s | of the bare generator | processor seconds a photo | of the bare generator |")
     print("|---|---:|---:|---:|---:|")
-    for name, found in (measured | scaled | {"the tool alone": [alone]}).items():
+    for name, found in measured.items():
         print(row(name, found, measured["bare generator"]))
     print()
-    for name, found_digests in digests.items():
-        same = found_digests == reference and len(found_digests) == num_good
-        print(f"- {name}: {len(found_digests):,} of {num_good:,} restored, the same bytes: {'yes' if same else 'NO'}")
-    counts = counts_of(work / "killed")
-    print(f"- killed {num_kills} times: journal {counts}, verified: {'yes' if is_verified(work / 'killed') else 'NO'}")
 
 
-def restore_scaled(collection: Path, work: Path, num_boxes: int) -> dict[str, list[Measured]]:
-    """On two nodes with a core each: by one restorer, and by two."""
+def show_bytes(work: Path, names: list[str], num_good: int) -> None:
+    reference = bare_digests_of(work / "bare generator")
+    for name, found in {name: digests_of(work / name) for name in names}.items():
+        same = found == reference and len(found) == num_good
+        print(f"- {name}: {len(found):,} of {num_good:,} restored, the same bytes: {'yes' if same else 'NO'}")
+
+
+def restore_scaled(collection: Path, work: Path) -> dict[str, list[Measured]]:
+    """The first box, by one restorer of one core, and by two."""
     measured: dict[str, list[Measured]] = {}
     for num in (1, 2):
         with ray_nodes(*[1] * num) as cluster:
-            way = Way(f"--ray, {num} of 1 core", ["--ray", cluster.address], lambda: processes_of(cluster))
-            measured |= restore_boxes([way], collection, work, num_boxes)
+            way = Way(f"--ray, {num} of 1 core", ["--ray", cluster.address], partial(processes_of, cluster))
+            measured |= restore_boxes([way], collection, work, 1)
     return measured
 
 

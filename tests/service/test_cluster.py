@@ -1,5 +1,5 @@
 """The service on a Ray cluster of several nodes: the same contract, more replicas when there is more to do, another
-release without one failed request. Tests of the contract that are imported here run against the cluster, by its `client`."""
+release without one failed request. Tests of the contract that are imported here run against the cluster's `client`."""
 
 import shutil
 import socket
