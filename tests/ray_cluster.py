@@ -4,15 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 
-NODE_MEMORY_BYTES = 80 * 2**20
-QUIET = {
+NODE: dict[str, Any] = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}
+HEAD = NODE | {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what later versions do; without it, Ray warns of it
     "OMP_NUM_THREADS": "1",
 }
+"""Inherited by every process of a node."""
 
 
 class RayCluster:
@@ -27,27 +30,24 @@ class RayCluster:
         return str(self._cluster.address)
 
     def add_node(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=NODE_MEMORY_BYTES)
+        with mock.patch.dict(os.environ, ENVIRONMENT):
+            return self._cluster.add_node(num_cpus=1, **NODE)
 
     def kill_node(self) -> None:
         """As if its machine lost power."""
         self._cluster.remove_node(self.nodes.pop(), allow_graceful=False)
 
+    def replace_node(self) -> None:
+        self.nodes.append(self.add_node())
+
 
 @contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
     """Skips the test where the extra `ray` is not installed."""
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)  # inherited by every process of the cluster
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra `ray` is not installed")
-    head = {"num_cpus": 0, "object_store_memory": NODE_MEMORY_BYTES, "include_dashboard": False}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    with mock.patch.dict(os.environ, ENVIRONMENT):
+        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=HEAD)
     try:
         yield RayCluster(cluster)
     finally:
         cluster.shutdown()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

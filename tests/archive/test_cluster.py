@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
 
-from ..ray_cluster import RayCluster, ray_cluster
+from ..ray_cluster import RayCluster
 from ..service.serving import encode, scratched_photo
 from .conftest import Archive, files_of, start_archive
 
@@ -22,12 +21,6 @@ from archive import cluster as on_ray
 from archive.cluster import Devices, Identity, OnCluster, plan_devices
 
 POISON = b"poison"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with ray_cluster() as cluster:
-        yield cluster
 
 
 class Fragile:
@@ -92,6 +85,7 @@ def test_a_node_killed_in_mid_run_costs_no_photo_and_repeats_none(
     cluster.kill_node()
     num_by_then = len(files_of(restored))
     _, told = run.communicate()
+    cluster.replace_node()
     assert num_by_then < 120
     assert run.returncode == 1, told
     assert "120 restored, 120 of them with damage; 0 done before; 1 failed" in told
@@ -101,8 +95,8 @@ def test_a_node_killed_in_mid_run_costs_no_photo_and_repeats_none(
     assert archive("verify", restored)[0] == 0
 
 
-def test_an_address_without_a_cluster_is_refused(archive: Archive, scans: Path, restored: Path) -> None:
-    code, _, told = archive("restore", scans, restored, "--ray", "auto")
+def test_what_is_no_address_of_a_cluster_is_refused(archive: Archive, scans: Path, restored: Path) -> None:
+    code, _, told = archive("restore", scans, restored, "--ray", "nowhere")
     assert code == 2
     assert "the Ray cluster does not answer as hoped" in told
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ..ray_cluster import RayCluster, ray_cluster
+from ..ray_cluster import RayCluster
 from .serving import encode, grey_photo, publish, scratched_photo
 from .test_etags import test_a_repeat_that_names_the_tag_is_answered_412_and_nothing_is_restored  # noqa: F401
 from .test_refusals import (  # noqa: F401
@@ -40,12 +40,6 @@ from ray import serve
 from service.cluster import APPLICATION, deploy, stop
 from service.cluster_settings import ClusterSettings
 from service.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with ray_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")
