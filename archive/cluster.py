@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed, RunStopped
@@ -78,11 +78,14 @@ class OnNode:
 
 @dataclass
 class Member:
-    """A restorer of the fleet. is_up: False while it is being started again somewhere."""
+    """A restorer of the fleet. is_up: False while it is being started again somewhere; is_gone: it never will be, as
+    when its node has no such release; reason: the last that was heard of it."""
 
     actor: Any
     num_in_flight: int = 0
     is_up: bool = True
+    is_gone: bool = False
+    reason: str = ""
 
 
 @dataclass
@@ -113,17 +116,19 @@ class Fleet:
 
     def _take(self) -> Member:
         with self._changed:
-            if not self._changed.wait_for(self._members_up, self.patience_seconds):
-                raise RunStopped(
-                    f"no restorer of the cluster came back within {self.patience_seconds:g} seconds; look at its nodes "
-                    "(ray status), and run this again"
-                )
+            self._changed.wait_for(lambda: self._members_up() or self._all_are_gone(), self.patience_seconds)
+            if not self._members_up():
+                reasons = "; ".join(sorted({member.reason for member in self.members}))
+                raise RunStopped(f"no restorer of the cluster is up: {reasons}; mend it (ray status), run this again")
             member = min(self._members_up(), key=lambda one: one.num_in_flight)
             member.num_in_flight += 1
             return member
 
     def _members_up(self) -> list[Member]:
         return [member for member in self.members if member.is_up]
+
+    def _all_are_gone(self) -> bool:
+        return all(member.is_gone for member in self.members)
 
     def _watch(self, member: Member) -> None:
         with self._changed:
@@ -135,11 +140,16 @@ class Fleet:
 
     def _await_return(self, member: Member) -> None:
         """Ray starts it again, on this node or another one, as soon as there is room."""
-        while not _answers(member.actor):
-            if self._is_over.wait(LOOK_SECONDS):
-                return
+        while not self._is_over.wait(LOOK_SECONDS):
+            try:
+                ray.get(member.actor.is_up.remote(), timeout=ANSWER_SECONDS)
+                member.is_up = True
+            except RayError as error:
+                member.reason = _last_line(error)
+                member.is_gone = isinstance(error, ActorDiedError)
+            if member.is_up or member.is_gone:
+                break
         with self._changed:
-            member.is_up = True
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -267,13 +277,6 @@ def _ask(call: Callable[[], Any]) -> Any:
         raise CollectionError(f"the Ray cluster does not answer as hoped: {_first_line(error)}") from error
 
 
-def _answers(actor: Any) -> bool:
-    try:
-        return bool(ray.get(actor.is_up.remote(), timeout=ANSWER_SECONDS))
-    except RayError:
-        return False
-
-
 def _expect_restored(answer: Restored | Refusal) -> Restored:
     if isinstance(answer, Refusal):
         raise PhotoFailed(answer.reason, answer.detail)
@@ -282,3 +285,8 @@ def _expect_restored(answer: Restored | Refusal) -> Restored:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: Exception) -> str:
+    """Where the message of what was raised on the node is, below its stack."""
+    return (str(error) or type(error).__name__).strip().splitlines()[-1]

@@ -21,13 +21,12 @@ from ray import serve
 from ray.exceptions import RayError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from restoration.errors import RestorationError
+from restoration.errors import NoRelease, RestorationError
 from restoration.restorer import Restorer
 from service.__main__ import EXIT_WRONG_USE, explain_validation, refuse_to_start
 from service.app import create_app
 from service.cluster_settings import ClusterSettings
 from service.context import ServiceContext
-from service.errors import Unavailable
 from service.logs import REQUEST_ID_HEADER, configure_logs
 from service.releases import open_store_of
 from service.settings import Settings
@@ -85,8 +84,8 @@ class WithoutRequestId:
 
 
 def deploy(settings: Settings, cluster: ClusterSettings) -> str:
-    """Returns the release that is served when all replicas are up. Raises RestorationError if none can be loaded, and
-    then leaves what is served as it is; RayError and RuntimeError if the cluster cannot do it."""
+    """Returns the release that is served when all replicas are up. Raises NoRelease if none can be loaded, and
+    then leaves what is served as it is; RayError, ConnectionError or RuntimeError if the cluster cannot do it."""
     connect(cluster)
     release: str = ray.get(ray.remote(find_release).options(num_cpus=0).remote(settings))
     http_options = {"host": settings.host, "port": settings.port}
@@ -120,7 +119,7 @@ def find_release(settings: Settings) -> str:
         except RestorationError as error:
             refused[version] = str(error)
     reasons = "; ".join(f"{version}: {reason}" for version, reason in refused.items()) or "it is empty or missing"
-    raise RuntimeError(f"the model store {store} holds no release that works: {reasons}")
+    raise NoRelease(f"the model store {store} holds no release that works: {reasons}")
 
 
 def deployment_of(cluster: ClusterSettings, settings: Settings) -> Any:
@@ -155,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
             case _:
                 print(__doc__, file=sys.stderr)
                 return EXIT_WRONG_USE
-    except (RayError, ConnectionError, RuntimeError, Unavailable) as error:
+    except (RestorationError, RayError, ConnectionError, RuntimeError) as error:
         return refuse_to_start([str(error).strip().splitlines()[-1]])
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archive.answers import Restored
-from archive.errors import CollectionError, PhotoFailed
+from archive.errors import CollectionError, PhotoFailed, RunStopped
 from archive.ways import Options
 
 from ..ray_cluster import RayCluster
@@ -36,6 +36,26 @@ class Fragile:
         if photo == POISON:
             os._exit(1)
         return Restored(photo, 0.0, "0001")
+
+
+class Refusing(Fragile):
+    """On a node whose store holds something else."""
+
+    def __init__(self, *_: object) -> None:
+        raise CollectionError("the store of this node has another release 0001")
+
+
+def test_restorers_that_all_refuse_to_start_stop_the_run_and_say_why(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "OnNode", Refusing)
+    monkeypatch.setattr(on_ray, "load_identity", lambda *_: Identity("0001", ""))
+    way = OnCluster(cluster.address, "", Options())
+    try:
+        with pytest.raises(RunStopped, match="the store of this node has another release 0001; mend it"):
+            way.restore(b"photo")
+    finally:
+        way.close()
 
 
 def test_a_photo_that_takes_restorers_down_fails_alone(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
