@@ -163,6 +163,7 @@ class Bare(Way):
 
     def restore(self, box: Path, destination: Path) -> Measured:
         results = destination.with_suffix(".txt")
+        results.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.collection", "--bare", str(box), str(results)]
         return self._watch(subprocess.Popen(command), lambda: len(lines_of(results)))
 
