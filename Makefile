@@ -46,7 +46,7 @@ $(SERVE_STAMP): pyproject.toml scripts/setup_environment.py
 	$(SET_UP) $(SERVE_STAMP)
 
 $(DEVELOP_STAMP): pyproject.toml scripts/setup_environment.py
-	$(SET_UP) --extras archive,benchmarks,training,tracing,dev $(SERVE_STAMP) $(DEVELOP_STAMP)
+	$(SET_UP) --extras archive,benchmarks,ray,training,tracing,dev $(SERVE_STAMP) $(DEVELOP_STAMP)
 
 # A build named on the command line is a wish to change it, whatever the stamps say.
 ifeq ($(origin TORCH),command line)

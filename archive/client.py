@@ -8,7 +8,9 @@ out between them. Neither needs torch.
 """
 
 import os
+import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
@@ -47,7 +49,8 @@ class _Calls:
     """What both clients share: everything but the waiting.
 
     addresses: one or several instances; api_key: default is the environment's RESTORE_API_KEY; answer_seconds: how
-    long an answer may take; patience_seconds: for how long what may pass (no connection, 429, 503, 504) is tried again.
+    long an answer may take; patience_seconds: for how long what may pass (no connection, 429, 503, 504) is tried again;
+    what a quota asks to wait (429) is not counted.
     """
 
     def __init__(
@@ -68,15 +71,28 @@ class _Calls:
         }
 
     def _attempts(self) -> Any:
-        patience_seconds = self._patience_seconds
+        patience = Patience(self.servers, self._patience_seconds)
         return stamina.retry_context(
-            on=self._seconds_to_wait, attempts=None if patience_seconds else 1, timeout=patience_seconds or None
+            on=patience.seconds_to_wait, attempts=None if self._patience_seconds else 1, timeout=None
         )
 
-    def _seconds_to_wait(self, error: Exception) -> float | bool:
-        if isinstance(error, Unreachable | Unavailable | DeadlineExceeded):
-            return self.servers.seconds_until_one_is_free()
-        return False
+
+class Patience:
+    """Of one call, for what may pass. A wait that a quota asks for costs none of it: the service is well, and has said
+    when it is the caller's turn again."""
+
+    def __init__(self, servers: Servers, seconds: float) -> None:
+        self._servers = servers
+        self._ends_at_seconds = time.monotonic() + seconds
+
+    def seconds_to_wait(self, error: Exception) -> float | bool:
+        """As stamina asks; False when it is not to be tried again."""
+        if not isinstance(error, Unreachable | Unavailable | DeadlineExceeded):
+            return False
+        wait_seconds = self._servers.seconds_until_one_is_free()
+        if _is_quota(error):
+            self._ends_at_seconds += wait_seconds
+        return wait_seconds if time.monotonic() + wait_seconds <= self._ends_at_seconds else False
 
 
 class Client(_Calls):
@@ -186,6 +202,13 @@ def read_release(ready: httpx.Response) -> str:
         return status["release"]
     except (ValueError, KeyError, TypeError) as error:
         raise ServiceError(f"{ready.url} named no release; is this the restoration service?") from error
+
+
+def _is_quota(error: Exception) -> bool:
+    """Whether it says when the caller's turn is."""
+    if not isinstance(error, Unavailable):
+        return False
+    return error.status == HTTPStatus.TOO_MANY_REQUESTS and bool(error.retry_after_seconds)
 
 
 def _unreachable(address: str, error: httpx.TransportError) -> Unreachable:

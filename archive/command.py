@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import stamina
 import typer
@@ -53,6 +53,7 @@ def restore_command(
     destination: Annotated[str, typer.Argument(help="Where the restored photos go, with the same names.")],
     server: Annotated[list[str] | None, typer.Option(help="Address of a service; give it once for each.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Use this machine's device, without a service.")] = False,
+    ray: Annotated[str | None, typer.Option("--ray", help="Address of a Ray cluster; auto for this node's.")] = None,
     journal: JournalFile = None,
     mode: Annotated[Literal["auto", "tile", "resize"], typer.Option(help="As of the service.")] = "auto",
     sensitivity: Annotated[float, typer.Option(help="How readily something counts as damage.", min=0, max=1)] = 0.5,
@@ -70,21 +71,24 @@ def restore_command(
     only_damaged: Annotated[bool, typer.Option("--only-damaged", help="Write photos with damage only.")] = False,
     damage_maps: Annotated[str | None, typer.Option(help="Folder or address for maps of what was found.")] = None,
     at_once: Annotated[
-        int | None, typer.Option(help="Photos in the works; by default 8, with --local 2 a core.", min=1)
+        int | None, typer.Option(help="Photos in the works; by default 8, with --local and --ray 2 a core.", min=1)
     ] = None,
     max_bytes: Annotated[int, typer.Option(help="Bytes of one file; more is a failure.", min=1)] = Bounds.max_bytes,
     patience_seconds: Annotated[float, typer.Option(help="How long to wait for a service that is away.", min=0)] = 600,
-    model_store: Annotated[Path, typer.Option(help="With --local: where the releases are.")] = STORE,
-    device: Annotated[str, typer.Option(help="With --local: auto, cpu, cuda or cuda:N.")] = "auto",
+    model_store: Annotated[
+        str, typer.Option(help="With --local and --ray: folder or address (s3://...) of the releases.")
+    ] = str(STORE),
+    device: Annotated[str, typer.Option(help="With --local and --ray: auto, cpu, cuda or cuda:N.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be restored, and stop.")] = False,
 ) -> None:
-    """Restore every photo of SOURCE into DESTINATION, by a service (--server) or on this machine (--local).
+    """Restore every photo of SOURCE into DESTINATION, by a service (--server), on this machine (--local) or on a Ray
+    cluster (--ray).
 
     Exit code 0 when all is done, 1 when photos failed, which are listed, 2 for what must be mended before a start, 3
     when the run was stopped before its end: start it again, and it goes on.
     """
-    if bool(server) == local:
-        raise CollectionError("say either --server ADDRESS or --local")
+    if sum((bool(server), local, ray is not None)) != 1:
+        raise CollectionError("say one of --server ADDRESS, --local and --ray ADDRESS")
     options = Options(mode=mode, sensitivity=sensitivity, damage_maps=damage_maps is not None)
     places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
     for target in (places.destination, places.damage_maps):
@@ -106,6 +110,16 @@ def restore_command(
 
             num_at_once = at_once or 2 * (os.cpu_count() or 1)
             way = OnThisDevice(model_store, options, release=wanted, device=device, num_at_once=num_at_once)
+        elif ray is not None:
+            way = on_cluster(
+                ray,
+                model_store,
+                options,
+                release=wanted,
+                device=device,
+                num_at_once=at_once,
+                patience_seconds=patience_seconds,
+            )
         else:
             num_at_once = at_once or 8
             settings = {"patience_seconds": patience_seconds, "max_connections": num_at_once + 1}
@@ -119,6 +133,14 @@ def restore_command(
         tell(tally, opened)
     if tally.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def on_cluster(address: str, model_store: str, options: Options, **settings: Any) -> Way:
+    try:
+        from archive.cluster import OnCluster  # brings Ray along, an extra of its own
+    except ModuleNotFoundError as error:
+        raise CollectionError(f"{error}; --ray needs the extra `ray`: pip install 'photo-restoration[ray]'") from error
+    return OnCluster(address, model_store, options, **settings)
 
 
 @app.command("status")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
@@ -17,13 +17,16 @@ from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
 from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
-from restoration.errors import InvalidOption, PhotoError, RestorationError
+from restoration.errors import InvalidOption, PhotoError, ReleaseError, RestorationError
 from restoration.photo import History, count_pixels, decode_photo
-from restoration.release import read_release
 from restoration.restorer import RestoreOptions, Restorer, restore_photo
+from restoration.stores import address_of, open_store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+COPIES = Path("~/.cache/photo-restoration")
+NUM_COPIES = 3
 
 
 class OnThisDevice:
@@ -31,7 +34,7 @@ class OnThisDevice:
 
     def __init__(
         self,
-        store: Path,
+        store: str,
         options: Options,
         *,
         release: str | None = None,
@@ -41,13 +44,15 @@ class OnThisDevice:
         num_at_once: int = 4,
         max_decoded_pixels: int = 240_000_000,
     ) -> None:
-        """release: None for the newest that works. max_decoded_pixels: in photos that are in the works together, up to
-        30 bytes each, 45 where channels have 16 bits; a larger photo has them all to itself.
+        """store: a folder, or an fsspec URL, of which verified copies are kept in `COPIES`; release: None for the
+        newest that works. max_decoded_pixels: in photos that are in the works together, up to 30 bytes each, 45 where
+        channels have 16 bits; a larger photo has them all to itself.
 
         Raises CollectionError if no release can be loaded.
         """
         restorer = _load(store, release, device=device, precision=precision, batch_size=batch_size)
-        self.release = restorer.release.version
+        self.loaded = restorer.release
+        self.release = self.loaded.version
         self.num_at_once = num_at_once
         self._wants_map = options.damage_maps
         self._options = RestoreOptions(mode=options.mode, sensitivity=options.sensitivity)
@@ -125,15 +130,17 @@ def reason_of(error: RestorationError) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
 
 
-def _load(store: Path, version: str | None, *, device: str, precision: PrecisionChoice, batch_size: int) -> Restorer:
+def _load(address: str, version: str | None, **settings: Any) -> Restorer:
+    refused: dict[str, str] = {}
     try:
-        if version is not None:
-            release = read_release(store, version)
-            return Restorer.load(release, device=device, precision=precision, batch_size=batch_size)
-        restorer, refused = Restorer.load_newest(store, device=device, precision=precision, batch_size=batch_size)
+        store = open_store(address_of(address), copies=COPIES, num_copies=NUM_COPIES)
+        store.refresh()
+        for candidate in [version] if version is not None else reversed(store.versions()):
+            try:
+                return Restorer.load(store.read(candidate), **settings)
+            except ReleaseError as error:
+                refused[candidate] = str(error)
     except RestorationError as error:
         raise CollectionError(str(error)) from error
-    if restorer is None:
-        reasons = "; ".join(refused.values()) or "it is empty or missing; name another with --model-store"
-        raise CollectionError(f"the model store {store} holds no release that works: {reasons}")
-    return restorer
+    reasons = "; ".join(refused.values()) or "it is empty or missing; name another with --model-store"
+    raise CollectionError(f"the model store {address} holds no release that works: {reasons}")

@@ -57,6 +57,7 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="none",
+        loop="asyncio",  # the same whatever is installed beside: Ray brings another one
         http="h11",
         h11_max_incomplete_event_size=settings.max_head_bytes,
     )

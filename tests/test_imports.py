@@ -26,12 +26,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"restoration"},
 }
 EXTRAS = {
-    "archive": ("archive",),
-    "benchmarks": ("benchmarks",),
-    "service": ("tracing",),
+    "archive": ("archive", "ray"),
+    "benchmarks": ("benchmarks", "ray"),
+    "service": ("ray", "tracing"),
     "training": ("training",),
 }
-"""What a package may import beside the base dependencies; `service` does so only where a setting asks for it."""
+"""What a package may import beside the base dependencies; `service` does so only where a setting asks for it, and in
+`service.cluster`."""
 PACKAGES = [name for name in MAY_IMPORT if (REPOSITORY / name).is_dir()]
 
 

@@ -148,7 +148,7 @@ def test_serving_asks_for_no_extras_and_testing_adds_them() -> None:
     serve = planned_commands(Path("/nowhere"), "serve")
     test = planned_commands(Path("/nowhere"), "test")
     assert "--extras" not in serve
-    assert "--extras archive,benchmarks,training,tracing,dev" in test
+    assert "--extras archive,benchmarks,ray,training,tracing,dev" in test
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

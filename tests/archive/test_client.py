@@ -90,6 +90,14 @@ def test_retry_after_is_honoured(scripted: ScriptedServer) -> None:
     assert time.monotonic() - begun_seconds >= 1.0
 
 
+def test_waits_that_a_quota_asks_for_are_not_counted(scripted: ScriptedServer) -> None:
+    later = problem(429, "quota-exceeded", Retry_After="0.4")
+    scripted.say_first(later, later, later)
+    with Client(scripted.address, patience_seconds=0.2) as client:
+        assert client.restore(b"photo").content == b"photo"
+    assert len(scripted.seen) == 4
+
+
 def test_patience_ends(scripted: ScriptedServer) -> None:
     scripted.answer = lambda _: problem(504, "deadline-exceeded")
     with Client(scripted.address, patience_seconds=0.5) as client, pytest.raises(DeadlineExceeded):

@@ -4,13 +4,13 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
+from service.cluster_settings import CLUSTER_PREFIX, ClusterSettings
 from service.settings import ENV_PREFIX, REPOSITORY_MODEL_STORE, Settings, is_loopback, unknown_settings
 
 CONFIGURATION_PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
-def default_as_shown(name: str) -> str:
-    default = Settings.model_fields[name].default
+def default_as_shown(default: object) -> str:
     if default == REPOSITORY_MODEL_STORE:
         return "the repository's `model_store/`"
     if default in (None, ()):
@@ -18,18 +18,25 @@ def default_as_shown(name: str) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def settings_table() -> str:
+def settings_table(prefix: str, settings: type[Settings] | type[ClusterSettings]) -> str:
     rows = [
-        f"| `{ENV_PREFIX}{name.upper()}` | {default_as_shown(name)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{prefix}{name.upper()}` | {default_as_shown(field.default)} | {field.description} |"
+        for name, field in settings.model_fields.items()
     ]
     return "\n".join(["| variable | default | what it sets |", "|---|---|---|", *rows])
 
 
-def test_the_configuration_page_lists_every_setting_with_its_default() -> None:
-    assert settings_table() in CONFIGURATION_PAGE.read_text(), (
-        f"put this into {CONFIGURATION_PAGE}:\n{settings_table()}"
-    )
+@pytest.mark.parametrize(("prefix", "settings"), [(ENV_PREFIX, Settings), (CLUSTER_PREFIX, ClusterSettings)])
+def test_the_configuration_page_lists_every_setting_with_its_default(
+    prefix: str, settings: type[Settings] | type[ClusterSettings]
+) -> None:
+    table = settings_table(prefix, settings)
+    assert table in CONFIGURATION_PAGE.read_text(), f"put this into {CONFIGURATION_PAGE}:\n{table}"
+
+
+def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
+    with pytest.raises(ValidationError, match="RESTORE_CLUSTER_MAX_REPLICAS=1 is less than"):
+        ClusterSettings(min_replicas=2)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
