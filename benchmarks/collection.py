@@ -214,14 +214,14 @@ def ray_nodes(*num_cpus: int) -> Iterator[Cluster]:
             cluster.add_node(num_cpus=num, object_store_memory=NODE_MEMORY_BYTES)
         yield cluster
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def processes_of(cluster: Cluster) -> list[int]:
     """Raylets have the workers below them."""
     return [
         info.process.pid
-        for node in cluster.list_all_nodes()
+        for node in cluster.list_all_nodes()  # type: ignore[no-untyped-call]
         for started in node.all_processes.values()
         for info in started
     ]
