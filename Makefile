@@ -29,10 +29,11 @@ test: $(DEVELOP_STAMP) ## run the tests (PYTEST_ARGS="-k tiles" for some of them
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
-check: $(DEVELOP_STAMP) ## lint, check the formatting and the types
+check: $(DEVELOP_STAMP) ## lint, check the formatting, the types, and what is installed for known vulnerabilities
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/python scripts/audit_dependencies.py
 
 .PHONY: format
 format: $(DEVELOP_STAMP) ## format the code and mend what the linter can mend

@@ -7,24 +7,25 @@ Needs the extra `fuzzing` (atheris). Further arguments are libFuzzer's. FOLDER f
 import sys
 import zipfile
 from pathlib import Path
-
-import atheris
-
-with atheris.instrument_imports(include=["restoration"]):
-    from tests.fuzz.decoders import exercise, small_photos, with_true_checksums
+from types import FrameType
+from typing import Any
 
 CORPUS = Path(__file__).with_name("corpus.zip")
-MOST_BYTES = 4_000
-"""Of one file; what is larger reaches nothing that a smaller one does not."""
-MOST_PACKED_BYTES = 180_000
-
-
-def mutate(encoded: bytes, max_size: int, seed: int) -> bytes:
-    """libFuzzer's own mutations; without true checksums none would get into a PNG."""
-    return with_true_checksums(atheris.Mutate(encoded, max_size))
+FUZZED = str(Path(__file__).parents[2] / "restoration")
+MOST_BYTES = 8_000
+"""Of one file of the corpus; what is larger reaches little that a smaller one does not."""
 
 
 def fuzz(folder: Path) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["restoration"]):
+        from tests.fuzz.decoders import exercise, small_photos, with_true_checksums
+
+    def mutate(encoded: bytes, max_size: int, seed: int) -> bytes:
+        """libFuzzer's own mutations; without true checksums none would get into a PNG."""
+        return with_true_checksums(atheris.Mutate(encoded, max_size))
+
     folder.mkdir(parents=True, exist_ok=True)
     for index, photo in enumerate(small_photos()):
         (folder / f"seed-{index:02}").write_bytes(photo)
@@ -34,16 +35,39 @@ def fuzz(folder: Path) -> None:
 
 
 def pack(folder: Path) -> None:
-    """The smallest first, as many as there is room for, but the seeds, which the tests make anew."""
+    """Those files that reach a line which neither the seeds nor a smaller file reach."""
+    from tests.fuzz.decoders import small_photos
+
+    seen = set().union(*(lines_of(photo) for photo in small_photos()))
     found = [path for path in folder.iterdir() if not path.name.startswith("seed-")]
-    found = sorted((path for path in found if path.stat().st_size <= MOST_BYTES), key=lambda path: path.stat().st_size)
     with zipfile.ZipFile(CORPUS, "w", zipfile.ZIP_DEFLATED) as corpus:
-        packed_bytes = 0
-        for path in found:
-            packed_bytes += min(path.stat().st_size, 2_000) + 200
-            if packed_bytes > MOST_PACKED_BYTES:
+        for path in sorted(found, key=lambda path: (path.stat().st_size, path.name)):
+            if path.stat().st_size > MOST_BYTES:
                 break
-            corpus.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+            new = lines_of(path.read_bytes()) - seen
+            if new:
+                seen |= new
+                corpus.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def lines_of(encoded: bytes) -> set[tuple[str, int]]:
+    """Which lines of `restoration/` the file runs through."""
+    from tests.fuzz.decoders import exercise
+
+    lines: set[tuple[str, int]] = set()
+
+    def note(frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(FUZZED):
+            return None
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return note
+
+    sys.settrace(note)
+    try:
+        exercise(encoded)
+    finally:
+        sys.settrace(None)
+    return lines
 
 
 if __name__ == "__main__":
