@@ -53,6 +53,8 @@ WRITERS: tuple[Callable[[Image.Image], bytes], ...] = (
     lambda photo: save(photo, "WEBP", lossless=True),
     lambda photo: save(photo, "TIFF", compression="tiff_lzw"),
     lambda photo: save(photo.convert("L"), "TIFF"),
+    lambda photo: save(photo, "JPEG2000"),
+    lambda photo: save(photo.convert("CMYK"), "JPEG", quality=90),
     lambda photo: save(photo, "TIFF", save_all=True, append_images=[photo.rotate(180)]),
 )
 """Every format that is taken, in several kinds."""
