@@ -11,6 +11,7 @@ import argparse
 import csv
 import hashlib
 import itertools
+import math
 import signal
 import statistics
 import sys
@@ -87,17 +88,17 @@ def restore_alone(address: str, photos: Sequence[bytes]) -> list[Digest]:
 
 
 class Turns:
-    """So many, which all callers share."""
+    """So many, which all callers share, until the time is up."""
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, minutes: float) -> None:
         self._left = iter(range(num))
-        self._is_over = threading.Event()
+        self._until_seconds = time.monotonic() + 60 * minutes
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.takewhile(lambda _: not self._is_over.is_set(), self._left)
+        return itertools.takewhile(lambda _: time.monotonic() < self._until_seconds, self._left)
 
     def end(self) -> None:
-        self._is_over.set()
+        self._until_seconds = 0.0
 
 
 def keep_asking(
@@ -169,12 +170,13 @@ def quarter_means_mib(table: Sequence[tuple[float, ...]]) -> list[float]:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--requests", type=int, default=10_000)
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="after which it ends in any case")
     arguments.add_argument("--callers", type=int, default=64)
     arguments.add_argument("--queue", type=int, default=60, help="the service's limit of requests: fewer than callers")
     arguments.add_argument("--out", type=Path, default=Path("runs/soak"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests)
+    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests, asked.minutes)
     signal.signal(signal.SIGINT, lambda *_: turns.end())
     with (
         running_service(max_queued_requests=asked.queue) as (address, pid),
