@@ -60,6 +60,10 @@ class Tally:
                 if digest_of(answer) != expected:
                     self.wrong.append("a photo was answered with other bytes than alone")
 
+    def note_wrong(self, what: str) -> None:
+        with self.lock:
+            self.wrong.append(what)
+
     def note_poison(self, answer: httpx.Response) -> None:
         with self.lock:
             if answer.status_code == 503:
@@ -106,13 +110,18 @@ def keep_asking(
 ) -> None:
     """Until there are no more turns."""
     rng = np.random.default_rng(seed)
-    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+    # A connection that lay idle while its caller waited may be closed just when it is used again.
+    with httpx.Client(timeout=ANSWER_SECONDS, limits=httpx.Limits(keepalive_expiry=0.5)) as client:
         for _ in turns:
             which = int(rng.integers(len(photos)))
             is_poison = bool(rng.random() < POISON_SHARE)
             body = make_poison(photos, rng) if is_poison else photos[which]
             started_seconds = time.monotonic()
-            answer = client.post(f"{address}/restore", content=body)
+            try:
+                answer = client.post(f"{address}/restore", content=body)
+            except httpx.TransportError as error:
+                tally.note_wrong(f"no answer: {error!r}")
+                continue
             if is_poison:
                 tally.note_poison(answer)
             else:
