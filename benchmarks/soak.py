@@ -11,6 +11,7 @@ import argparse
 import csv
 import hashlib
 import itertools
+import math
 import signal
 import statistics
 import sys
@@ -59,6 +60,10 @@ class Tally:
                 if digest_of(answer) != expected:
                     self.wrong.append("a photo was answered with other bytes than alone")
 
+    def note_wrong(self, what: str) -> None:
+        with self.lock:
+            self.wrong.append(what)
+
     def note_poison(self, answer: httpx.Response) -> None:
         with self.lock:
             if answer.status_code == 503:
@@ -87,17 +92,17 @@ def restore_alone(address: str, photos: Sequence[bytes]) -> list[Digest]:
 
 
 class Turns:
-    """So many, which all callers share."""
+    """So many, which all callers share, until the time is up."""
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, minutes: float) -> None:
         self._left = iter(range(num))
-        self._is_over = threading.Event()
+        self._until_seconds = time.monotonic() + 60 * minutes
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.takewhile(lambda _: not self._is_over.is_set(), self._left)
+        return itertools.takewhile(lambda _: time.monotonic() < self._until_seconds, self._left)
 
     def end(self) -> None:
-        self._is_over.set()
+        self._until_seconds = 0.0
 
 
 def keep_asking(
@@ -105,13 +110,18 @@ def keep_asking(
 ) -> None:
     """Until there are no more turns."""
     rng = np.random.default_rng(seed)
-    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+    # A connection that lay idle while its caller waited may be closed just when it is used again.
+    with httpx.Client(timeout=ANSWER_SECONDS, limits=httpx.Limits(keepalive_expiry=0.5)) as client:
         for _ in turns:
             which = int(rng.integers(len(photos)))
             is_poison = bool(rng.random() < POISON_SHARE)
             body = make_poison(photos, rng) if is_poison else photos[which]
             started_seconds = time.monotonic()
-            answer = client.post(f"{address}/restore", content=body)
+            try:
+                answer = client.post(f"{address}/restore", content=body)
+            except httpx.TransportError as error:
+                tally.note_wrong(f"no answer: {error!r}")
+                continue
             if is_poison:
                 tally.note_poison(answer)
             else:
@@ -169,12 +179,13 @@ def quarter_means_mib(table: Sequence[tuple[float, ...]]) -> list[float]:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--requests", type=int, default=10_000)
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="after which it ends in any case")
     arguments.add_argument("--callers", type=int, default=64)
     arguments.add_argument("--queue", type=int, default=60, help="the service's limit of requests: fewer than callers")
     arguments.add_argument("--out", type=Path, default=Path("runs/soak"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests)
+    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests, asked.minutes)
     signal.signal(signal.SIGINT, lambda *_: turns.end())
     with (
         running_service(max_queued_requests=asked.queue) as (address, pid),

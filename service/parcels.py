@@ -46,7 +46,7 @@ class BadParcel(Exception):
 class SharedMemory(mmap.mmap):
     """A file without a name, mapped to be read; open for as long as an array lies in it."""
 
-    descriptor: int
+    descriptor = -1
 
     @classmethod
     def of(cls, descriptor: int) -> "SharedMemory":
@@ -56,7 +56,8 @@ class SharedMemory(mmap.mmap):
         return mapped
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
     def offset_of(self, array: np.ndarray) -> int:
         return array.ctypes.data - np.frombuffer(self, np.uint8).ctypes.data

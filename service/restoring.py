@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -306,10 +306,12 @@ def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreO
         restoration = restore_photo(photo, generator, options)
     finally:
         generator.batcher.finish(generator.job)
-    if restoration.samples.size <= SMALL_PIXELS:
+    if sum(page.height_px * page.width_px for page in photo.pages) <= SMALL_PIXELS:
         return restoration
-    further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
-    return replace(restoration, samples=share_array(restoration.samples), further_pages=further_pages)
+    with suppress(OSError):  # without memory to share it is refused when it is to be encoded
+        further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
+        return replace(restoration, samples=share_array(restoration.samples), further_pages=further_pages)
+    return restoration
 
 
 def decode_mask(codec: Codec, field: str, encoded: bytes | None, num_pixels: int) -> np.ndarray | None:

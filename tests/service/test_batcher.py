@@ -137,6 +137,7 @@ def test_the_device_is_held_for_a_small_photo_that_asks_again_at_once(
     asking.generator.gate.set()
     for value in range(1, 7):
         small.detect(tiles(value))
+    batcher.finish(small.job)
     order = [batch[0] for batch in asking.generator.batches]
     assert order[order.index(1.0) : order.index(6.0)].count(0.0) <= 2
 
