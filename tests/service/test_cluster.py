@@ -14,7 +14,7 @@ import pytest
 
 from ..ray_cluster import RayCluster
 from .serving import encode, grey_photo, publish, scratched_photo
-from .test_etags import test_a_repeat_that_names_the_tag_is_answered_412_and_nothing_is_restored  # noqa: F401
+from .test_etags import test_a_raw_body_has_the_tag_of_the_form, test_a_tag_of_other_options_does_not_count  # noqa: F401
 from .test_refusals import (  # noqa: F401
     test_a_bad_query_is_refused_by_name,
     test_a_damage_map_in_another_format_is_refused,
