@@ -157,6 +157,9 @@ def evaluate_command(
     report: Report = None,
     lpips_weights: Weights = None,
     num_cases: NumCases = 12,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share the cases and OMP_NUM_THREADS, or the CPU's cores.", min=1)
+    ] = 1,
     device: Device = "auto",
     model_store: Store = STORE,
     dry_run: DryRun = False,
@@ -170,7 +173,16 @@ def evaluate_command(
     report = report or run / "report"
     if dry_run:
         compared = {"run": run, "baseline": baseline, "num_cases": num_cases, "lpips_weights": lpips_weights}
-        show({"photos": photos, "overlays": overlays, **compared, "report": report, "device": choose_device(device)})
+        show(
+            {
+                "photos": photos,
+                "overlays": overlays,
+                **compared,
+                "processes": processes,
+                "report": report,
+                "device": choose_device(device),
+            }
+        )
         return
     data = Data(photos, None, overlays)
     evaluate_runs(
@@ -182,6 +194,7 @@ def evaluate_command(
         num_cases=num_cases,
         device=choose_device(device),
         store=address_of(model_store),
+        num_processes=processes,
     )
 
 

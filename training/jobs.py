@@ -195,6 +195,7 @@ def evaluate_runs(
     num_cases: int,
     device: torch.device,
     store: StoreAddress,
+    num_processes: int = 1,
 ) -> None:
     """store: the newest release in it is measured on the same cases, for `publish` to compare with."""
     lpips = LPIPS(lpips_weights) if lpips_weights else None
@@ -227,7 +228,7 @@ def evaluate_runs(
         make_cases(*chosen, num_per_family=num_cases, seed=1),
         make_apart(*chosen, num=num_cases, num_per_size=max(1, num_cases // 6), seed=1),
     )
-    evaluation = evaluate(cases, methods, lpips=lpips, about=about)
+    evaluation = evaluate(cases, methods, lpips=lpips, about=about, num_processes=num_processes)
     seams = measure_seams(photos.photos, bank, place(generator, device))
     replace(evaluation, seams=seams).save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
