@@ -15,10 +15,11 @@ export class Viewer {
   #zoom = "fit";
   #slider = get("slider");
 
-  // `on`: { again, remove }, each called with the photograph that is shown
+  // `on`: { again, useOtherKey, remove }, each called with the photograph that is shown
   constructor(on) {
     get("again").addEventListener("click", () => on.again(this.#photo));
     get("retry").addEventListener("click", () => on.again(this.#photo));
+    get("other-key").addEventListener("click", () => on.useOtherKey(this.#photo));
     get("remove").addEventListener("click", () => on.remove(this.#photo));
     get("show-damage").addEventListener("change", (event) => (get("damage").hidden = !event.target.checked));
     get("zoom-fit").addEventListener("click", () => this.#zoomTo("fit"));
@@ -163,7 +164,8 @@ function showFailure(problem) {
   get("failure-advice").textContent = problem.advice;
   get("failure-detail").textContent = [problem.message, problem.detail].filter(Boolean).join(": ");
   get("failure-request").textContent = problem.requestId && `Request id: ${problem.requestId}`;
-  get("retry").hidden = problem.isOfTheFile;
+  get("other-key").hidden = !problem.isOfTheKey;
+  get("retry").hidden = problem.isOfTheFile || problem.isOfTheKey;
 }
 
 function wait(photo) {
