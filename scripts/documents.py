@@ -4,12 +4,13 @@
     ```bash refused              runs, and fails: it shows an error
     ```bash with a key           runs against a service that asks for the key called rk_...
     ```bash with OPTIONS         runs with these options appended, which make it short: it takes hours without
-    ```bash in a clone           is run by `scripts/run_readme.py`, in a fresh clone; `in a clone with OPTIONS`, too, and
-                                 `in a clone, goes on`: a service, which runs until the others are done
+    ```bash in a clone           is run by `scripts/run_readme.py`, in a fresh clone; `in a clone with OPTIONS`, too;
+                                 `in a clone, goes on` is a service, which runs until the others are done
     ```bash not run: REASON      cannot be run here
     ```python                    runs, and succeeds
 
-`tests/test_documents.py` runs the others, those with OPTIONS that are `--dry-run` in its own process. docs/decisions/0035-readme-run-in-a-fresh-clone.md says why.
+`tests/test_documents.py` runs the others, those with `--dry-run` in its own process.
+docs/decisions/0035-readme-run-in-a-fresh-clone.md says why.
 """
 
 import re

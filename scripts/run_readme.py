@@ -3,7 +3,7 @@
     python3 scripts/run_readme.py
 
 Every command runs as it stands, on a free port. What trains for hours is made short by the options that its block names
-(`scripts/documents.py`); each command is shown as it ran. Needs git, make and curl; some minutes, and a gigabyte of disk.
+(`scripts/documents.py`); each command is shown as it ran. Needs git, make, curl, some minutes and a gigabyte of disk.
 Exit status 1 where a command fails. Standard library only.
 """
 

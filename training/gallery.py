@@ -89,7 +89,7 @@ class Exhibit:
 
     def _failures_of_fill(self) -> Iterator[str]:
         for sensitivity, after_db in zip(SENSITIVITIES, self.after_db, strict=True):
-            if after_db < self.before_db - LEAST_LOSS_DB and self.case.family != "clean":
+            if after_db < self.before_db - LEAST_LOSS_DB:
                 yield f"Worse than before at {sensitivity}: {after_db:.1f} after {self.before_db:.1f} dB."
 
 
