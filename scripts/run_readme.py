@@ -56,7 +56,7 @@ class Newcomer:
     def __init__(self, clone: Path) -> None:
         self._clone = clone
         self._port = free_port()
-        self._url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self._port}"
         self._started_seconds = time.monotonic()
         self._running: list[subprocess.Popen[bytes]] = []
         self._has_restored = False
@@ -76,13 +76,13 @@ class Newcomer:
 
     def _follow(self, command: Command) -> None:
         self._prepare(command.text)
-        script = f"{command.text.strip()} {command.options}".strip().replace("http://127.0.0.1:8000", self._url)
+        script = f"{command.text.strip()} {command.options}".strip().replace("http://127.0.0.1:8000", self.url)
         began_seconds = time.monotonic()
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self._clone,
             env=os.environ | {"RESTORE_PORT": str(self._port)},
-            stdout=sys.stderr,
+            stdout=2,  # standard output is for what this script says
             start_new_session=True,  # so that what `make` starts can be stopped with it
         )
         self._running.append(process)
@@ -107,7 +107,7 @@ class Newcomer:
             if process.poll() is not None:
                 raise Stumbled(f"the service ended with exit status {process.returncode}")
             try:
-                urllib.request.urlopen(f"{self._url}/readyz", timeout=5).close()
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)

@@ -92,6 +92,7 @@ export class Viewer {
     placeDamage(get("damage"), this.#photo.result.info, width, height);
     const overflows = width > stage.clientWidth + 1 || height > mostHeight + 1;
     stage.classList.toggle("overflows", overflows);
+    get("mat").style.setProperty("--beside", `${Math.max(0, (stage.clientWidth - width) / 2)}px`);
     this.#slider.handle = String(overflows); // else a drag anywhere moves the divider, and nothing could pan
     if (overflows) {
       stage.tabIndex = 0; // arrow keys scroll it
