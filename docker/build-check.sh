@@ -4,6 +4,7 @@
 #
 #   BASE_IMAGE    an image to build on; without it, one of Debian bookworm is made by debootstrap
 #   TORCH_INDEX   where torch comes from, as in the Dockerfiles
+#   EXTRAS        for the service, such as s3,tracing
 #   BUILD_FLAGS   more for `buildah build`, such as "--volume /etc/pip.conf:/etc/pip.conf:ro" behind a mirror
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,10 +33,11 @@ make_base() {
     rm -rf "$WORK/base" "$WORK/base.tar"
 }
 
-build() { # build DOCKERFILE TAG CONTEXT: its log goes to standard output
+build() { # build DOCKERFILE TAG CONTEXT [REVISION]: its log goes to standard output
     # shellcheck disable=SC2086  # BUILD_FLAGS are several words
     buildah build --isolation chroot --layers --format docker ${BUILD_FLAGS:-} --build-arg "BASE_IMAGE=$BASE_IMAGE" \
-        ${TORCH_INDEX:+--build-arg "TORCH_INDEX=$TORCH_INDEX"} --build-arg "REVISION=${REVISION:-unknown}" \
+        ${TORCH_INDEX:+--build-arg "TORCH_INDEX=$TORCH_INDEX"} --build-arg "REVISION=${4:-${REVISION:-unknown}}" \
+        --build-arg "EXTRAS=${EXTRAS:-}" \
         --file "$3/docker/$1.Dockerfile" --tag "$2" "$3"
 }
 
@@ -79,6 +81,15 @@ build service "$SERVICE:changed" "$WORK/changed" >"$WORK/changed.log" 2>&1 || { 
 grep -q "pip install" "$WORK/changed.log" || fail "the rebuild's log does not show its steps"
 grep -q "Collecting" "$WORK/changed.log" && fail "packages were installed anew"
 buildah rmi "$SERVICE:changed" >/dev/null
+
+say "another revision is another image, though nothing else changed"
+for revision in one two; do
+    build training "$TRAINING:$revision" . $revision >"$WORK/$revision.log" 2>&1 || { cat "$WORK/$revision.log"; fail "revision $revision"; }
+    field "$TRAINING:$revision" 'index .OCIv1.Config.Labels "org.opencontainers.image.revision"' | grep -qx $revision \
+        || fail "the image of revision $revision has the labels of another"
+    field "$TRAINING:$revision" .OCIv1.Config.Env | grep -q "CODE_REVISION=$revision" || fail "releases would name another revision"
+    buildah rmi "$TRAINING:$revision" >/dev/null
+done
 
 say "what the images say of themselves"
 for image in $SERVICE $TRAINING; do

@@ -1,4 +1,4 @@
-"""Write constraints.txt: everything that serving and training need, in the versions that are installed here.
+"""Write constraints.txt: everything that the images may hold, in the versions that are installed here.
 
     .venv/bin/python docker/pin_dependencies.py
 
@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 
 DOCKER = Path(__file__).resolve().parent
 CONSTRAINTS = DOCKER / "constraints.txt"
+IN_IMAGES = ("training", "s3", "tracing")
+"""Extras that an image can have."""
 NEWEST_PYTHON = {"python_version": "3.13", "python_full_version": "3.13.0"}
 """What a newer Python than this one needs besides is pinned, too, as far as it is installed here."""
 
@@ -27,9 +29,10 @@ def main() -> None:
 
 
 def project_requirements() -> list[Requirement]:
-    """Of serving and training, as pyproject.toml has them now."""
+    """Of serving and training, and of the extras for images, as pyproject.toml has them now."""
     project = tomllib.loads((DOCKER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in [*project["dependencies"], *project["optional-dependencies"]["training"]]]
+    of_extras = [line for extra in IN_IMAGES for line in project["optional-dependencies"][extra]]
+    return [Requirement(line) for line in [*project["dependencies"], *of_extras]]
 
 
 def required_by(roots: Iterable[Requirement]) -> set[str]:

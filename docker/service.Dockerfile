@@ -27,6 +27,10 @@ WORKDIR /app
 COPY docker/constraints.txt docker/list_requirements.py pyproject.toml ./
 RUN pip install --no-cache-dir --constraint constraints.txt $(python list_requirements.py)
 
+# Extras of pyproject.toml, such as --build-arg EXTRAS=s3,tracing: a model store in a bucket, spans for OpenTelemetry.
+ARG EXTRAS=""
+RUN test -z "${EXTRAS}" || pip install --no-cache-dir --constraint constraints.txt $(python list_requirements.py "${EXTRAS}")
+
 COPY model_store model_store
 COPY restoration restoration
 COPY service service
@@ -36,15 +40,19 @@ COPY docker/healthcheck.py healthcheck.py
 ENV RESTORE_HOST=0.0.0.0 \
     RESTORE_PORT=8000 \
     RESTORE_LOG_FORMAT=json
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "/app/healthcheck.py"]
+ENTRYPOINT ["python", "-m", "service"]
+
+# Last, because they change with every build. The file is for buildah, whose cache (1.28) looks at the arguments of RUN only,
+# and would give the next image the labels of the one before.
 ARG VERSION=unknown
 ARG REVISION=unknown
+RUN echo "${VERSION} ${REVISION}" > /app/REVISION
+USER 10001:10001
 LABEL org.opencontainers.image.title="Photo restoration: the service" \
       org.opencontainers.image.description="Takes scanned photographs over HTTP, gives them back without scratches, dust and stains" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-USER 10001:10001
-EXPOSE 8000
-STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "/app/healthcheck.py"]
-ENTRYPOINT ["python", "-m", "service"]

@@ -29,14 +29,24 @@ COPY docker/constraints.txt docker/list_requirements.py pyproject.toml ./
 RUN pip install --no-cache-dir --constraint constraints.txt $(python list_requirements.py)
 
 # --- what only training needs ---
-RUN pip install --no-cache-dir --constraint constraints.txt $(python list_requirements.py training)
+# Extras of pyproject.toml, such as --build-arg EXTRAS=s3: publishing into a bucket.
+ARG EXTRAS=""
+RUN pip install --no-cache-dir --constraint constraints.txt $(python list_requirements.py "training,${EXTRAS}")
 
 COPY model_store model_store
 COPY restoration restoration
 COPY training training
 
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "training"]
+CMD ["run", "/photos", "--run", "/var/lib/restoration/runs/latest", "--model-store", "/var/lib/restoration/model_store"]
+
+# Last, because they change with every build. The file is for buildah, whose cache (1.28) looks at the arguments of RUN only,
+# and would give the next image the labels of the one before.
 ARG VERSION=unknown
 ARG REVISION=unknown
+RUN echo "${VERSION} ${REVISION}" > /app/REVISION
+USER 10001:10001
 # What a release's card says of the code that made it; there is no git in here to ask.
 ENV CODE_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="Photo restoration: the training job" \
@@ -44,7 +54,3 @@ LABEL org.opencontainers.image.title="Photo restoration: the training job" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-USER 10001:10001
-STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "training"]
-CMD ["run", "/photos", "--run", "/var/lib/restoration/runs/latest", "--model-store", "/var/lib/restoration/model_store"]

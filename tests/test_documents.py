@@ -1,62 +1,45 @@
 """The commands in the documents work: each is run as it stands, against a real service.
 
-A command stands in a fenced block whose first words say what a reader may expect of it, and what is done here:
-
-    ```bash                      runs, and succeeds
-    ```bash refused              runs, and fails: it shows an error
-    ```bash not run: REASON      cannot be run here
-
-Blocks of one page run in order, in one folder, which has what the pages speak of: old.jpg and others, a model store.
+`scripts/documents.py` says how the pages tell which are. Blocks of one page run in order, in one folder, which has what
+the pages speak of: old.jpg and others, a model store, a folder of scans.
 """
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import Command, commands_in
 
 from service.app import create_app
 from service.settings import Settings
+from training import command as training
 
+from .service.key_files import add
 from .service.live import listening
 from .service.serving import encode, publish, scratched_photo
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
-BLOCK = re.compile(r"^```bash *(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INDENTED_COMMAND = re.compile(r"^    (?:\$ )?(?:curl|make|docker|\.venv/bin/\S+) .*$", re.MULTILINE)
-STARTED_BY_HAND = {"README.md", "CONTRIBUTING.md"}
-"""Their few commands set up, serve and test; `tests/test_setup.py` and continuous integration run those."""
+INDENTED_COMMAND = re.compile(
+    r"^    (?:\$ )?(?:curl|make|docker|kubectl|git|pip|python3?|export|\.venv/bin/\S+) .*$", re.MULTILINE
+)
 TIMEOUT_SECONDS = 120
+ADDRESS = "http://127.0.0.1:8000"
 
-
-@dataclass(frozen=True)
-class Command:
-    page: str
-    text: str
-    told: str  # what the block's first line says after `bash`
-
-    @property
-    def fails(self) -> bool:
-        return self.told == "refused"
-
-    @property
-    def is_run(self) -> bool:
-        return not self.told.startswith("not run: ")
-
-
-def commands_in(page: Path) -> list[Command]:
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [Command(page.name, text, told) for told, text in blocks]
-
-
-RUN = {page.name: [command for command in commands_in(page) if command.is_run] for page in PAGES}
+COMMANDS = {page.name: commands_in(page) for page in PAGES}
+RUN = {
+    name: [command for command in commands if not command.reason and not command.is_for_a_clone and not command.options]
+    for name, commands in COMMANDS.items()
+}
+DRY_RUN = [command for commands in COMMANDS.values() for command in commands if command.told == "with --dry-run"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +47,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages take it for granted."""
     place = tmp_path_factory.mktemp("place")
     publish(place / "model_store")
-    (place / "old.jpg").write_bytes(encode(scratched_photo(), "JPEG"))
+    old = encode(scratched_photo(), "JPEG")
+    for photo in ("old.jpg", "scans/box 1/old.jpg", "PHOTOS/old.jpg", "PHOTOS/older.jpg", "service/static/sample.jpg"):
+        (place / photo).parent.mkdir(parents=True, exist_ok=True)
+        (place / photo).write_bytes(old)
     for mask in ("tear.png", "faces.png"):
         (place / mask).write_bytes(encode(np.zeros((96, 128), np.uint8)))
     (place / "letter.txt").write_text("Dear Sir or Madam,\n")
@@ -78,14 +64,22 @@ def address(place: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def guarded(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a service that asks for a key, and the key."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.toml"
+    key = add(keys, scopes="restore admin")
+    with listening(create_app(Settings(model_store=place / "model_store", api_keys_file=keys))) as address:
+        yield address, key
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("page", [name for name, commands in RUN.items() if commands])
-def test_the_commands_on_a_page_do_what_it_says(page: str, place: Path, address: str) -> None:
+def test_the_commands_on_a_page_do_what_it_says(page: str, place: Path, address: str, guarded: tuple[str, str]) -> None:
     environment = os.environ | {"CURL_HOME": str(place), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     for command in RUN[page]:
-        script = command.text.replace("http://127.0.0.1:8000", address).replace(".venv/bin/python", sys.executable)
         ran = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
+            [*interpreter_of(command), prepared(command, address, guarded)],
             cwd=place,
             env=environment,
             capture_output=True,
@@ -96,15 +90,39 @@ def test_the_commands_on_a_page_do_what_it_says(page: str, place: Path, address:
         assert (ran.returncode != 0) == command.fails, f"{command.text}\n{ran.stdout}\n{ran.stderr}"
 
 
+def interpreter_of(command: Command) -> list[str]:
+    return [sys.executable, "-c"] if command.language == "python" else ["bash", "-euo", "pipefail", "-c"]
+
+
+def prepared(command: Command, address: str, guarded: tuple[str, str]) -> str:
+    """The text, with the address of a service that runs here, and this Python."""
+    if command.needs_key:
+        guarded_address, key = guarded
+        text = command.text.replace(ADDRESS, guarded_address).replace("rk_...", key)
+        return re.sub(r"/models/\d{4}/", "/models/0001/", text)  # the release that this store has
+    return command.text.replace(ADDRESS, address).replace(".venv/bin/python", sys.executable)
+
+
+@pytest.mark.parametrize("command", DRY_RUN, ids=lambda command: f"{command.page}: {command.text.splitlines()[0]}")
+def test_commands_that_train_for_hours_are_understood(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --dry-run, and in this process, which has torch already."""
+    monkeypatch.chdir(place)
+    words = shlex.split(f"{command.text} {command.options}".replace("\\\n", " "))
+    monkeypatch.setattr(sys, "argv", words[words.index("training") :])
+    with contextlib.suppress(SystemExit):
+        training.main()
+    output = capsys.readouterr()
+    assert output.out.startswith("{"), f"{command.text}\n{output.err}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_block_of_commands_is_run_or_says_why_not(page: Path) -> None:
-    told = {command.told for command in commands_in(page)}
-    assert [words for words in told if words not in ("", "refused") and not re.match(r"not run: \w+", words)] == []
+    assert [command.told for command in commands_in(page) if not command.is_understood] == []
     assert "```sh" not in page.read_text(encoding="utf-8"), "write ```bash"
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in STARTED_BY_HAND], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_stand_in_fenced_blocks(page: Path) -> None:
     assert INDENTED_COMMAND.findall(page.read_text(encoding="utf-8")) == []

@@ -1,4 +1,4 @@
-"""`python -m training`: train, calibrate, evaluate, publish, preview, run."""
+"""`python -m training`: train, calibrate, evaluate, publish, preview, gallery, run."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import torch
 import typer
 
 from restoration.device import choose_device
-from restoration.errors import RestorationError
+from restoration.errors import DataError, RestorationError
 from restoration.stores import address_of
 from training.jobs import (
     Data,
@@ -19,6 +19,7 @@ from training.jobs import (
     draw_preview,
     evaluate_runs,
     expect_held_out,
+    make_gallery,
     publish,
     resolve_recipe,
     train,
@@ -26,6 +27,7 @@ from training.jobs import (
 from training.overlays import build_bank
 from training.photos import load_photos
 from training.pictures import save_sheet
+from training.publishing import newest_release
 from training.ranks import expect_alone, join_ranks
 from training.recipes import RecipeName
 from training.samples import NAMES, crop_sample
@@ -33,6 +35,7 @@ from training.trainer import RunSettings, recipe_record
 
 STORE = str(Path(__file__).parent.parent / "model_store")
 RUN = Path("runs/latest")
+GALLERY = Path("docs/gallery.md")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -157,6 +160,9 @@ def evaluate_command(
     report: Report = None,
     lpips_weights: Weights = None,
     num_cases: NumCases = 12,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share the cases and OMP_NUM_THREADS, or the CPU's cores.", min=1)
+    ] = 1,
     device: Device = "auto",
     model_store: Store = STORE,
     dry_run: DryRun = False,
@@ -170,7 +176,16 @@ def evaluate_command(
     report = report or run / "report"
     if dry_run:
         compared = {"run": run, "baseline": baseline, "num_cases": num_cases, "lpips_weights": lpips_weights}
-        show({"photos": photos, "overlays": overlays, **compared, "report": report, "device": choose_device(device)})
+        show(
+            {
+                "photos": photos,
+                "overlays": overlays,
+                **compared,
+                "processes": processes,
+                "report": report,
+                "device": choose_device(device),
+            }
+        )
         return
     data = Data(photos, None, overlays)
     evaluate_runs(
@@ -182,6 +197,7 @@ def evaluate_command(
         num_cases=num_cases,
         device=choose_device(device),
         store=address_of(model_store),
+        num_processes=processes,
     )
 
 
@@ -303,6 +319,24 @@ def preview_command(
     bank = build_bank("train", overlay_folder=overlays, num_per_family=40, seed=seed)
     save_sheet(draw_preview(pictures, bank, columns, crop_px, seed), output)
     console.print(f"wrote {output}")
+
+
+@app.command("gallery")
+def gallery_command(
+    output: Annotated[
+        Path, typer.Option(help="The page to write (Markdown); pictures go to images/gallery beside it.")
+    ] = (GALLERY),
+    model_store: Store = STORE,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Show what the newest release makes of photographs that may be shown to anyone, with damage drawn onto them."""
+    if dry_run:
+        show({"output": output, "model_store": model_store, "device": choose_device(device)})
+        return
+    if (newest := newest_release(address_of(model_store))) is None:
+        raise DataError(f"{model_store} holds no release to show; publish one")
+    make_gallery(newest, output, choose_device(device))
 
 
 def show(settings: Mapping[str, object]) -> None:

@@ -6,9 +6,13 @@ user has), a script that looks for outliers, and generators, which must find the
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -70,25 +74,23 @@ def place(generator: Generator, device: torch.device) -> DeviceGenerator:
 
 def method_of(generator: Generator, device: torch.device, options: RestoreOptions | None = None) -> Method:
     """Restore blindly, as the service does."""
-    on_device = place(generator, device)
+    return partial(_restore_blindly, place(generator, device), options)
 
-    def restore(case: Case) -> Outcome:
-        restoration = restore_photo(case.photo(), on_device, options)
-        return Outcome(restoration.samples, restoration.mask)
 
-    return restore
+def _restore_blindly(generator: DeviceGenerator, options: RestoreOptions | None, case: Case) -> Outcome:
+    restoration = restore_photo(case.photo(), generator, options)
+    return Outcome(restoration.samples, restoration.mask)
 
 
 def method_told(generator: Generator, device: torch.device) -> Method:
     """Restore under the true mask alone, erased, as a mask is that a user sends: the filler without the detector."""
-    on_device = place(generator, device)
+    return partial(_restore_told, place(generator, device))
 
-    def restore(case: Case) -> Outcome:
-        mask = _widen(case.altered).astype(bool)
-        options = RestoreOptions(sensitivity=0.0, damage=mask, protect=~mask)
-        return Outcome(restore_photo(case.photo(), on_device, options).samples)
 
-    return restore
+def _restore_told(generator: DeviceGenerator, case: Case) -> Outcome:
+    mask = _widen(case.altered).astype(bool)
+    options = RestoreOptions(sensitivity=0.0, damage=mask, protect=~mask)
+    return Outcome(restore_photo(case.photo(), generator, options).samples)
 
 
 def score_case(case: Case, outcome: Outcome, lpips: LPIPS | None) -> Scores:
@@ -173,21 +175,76 @@ TITLES = {
 
 
 def evaluate(
-    cases: Iterable[Case], methods: Mapping[str, Method], *, lpips: LPIPS | None, about: dict[str, object]
+    cases: Iterable[Case],
+    methods: Mapping[str, Method],
+    *,
+    lpips: LPIPS | None,
+    about: dict[str, object],
+    num_processes: int = 1,
 ) -> Evaluation:
-    """Run every method on every case."""
+    """Run every method on every case.
+
+    Several processes share the cases and this one's threads; the scores are those of one process with as many threads
+    as each of them has. Methods must be such as can be pickled, then.
+    """
     collected: dict[str, dict[str, list[Scores]]] = {method: {} for method in methods}
-    for case in cases:
-        as_it_is = _score_picture(case, case.damaged, lpips)  # what many methods leave many photos as
-        for name, method in methods.items():
-            outcome = method(case)
-            is_unchanged = np.array_equal(outcome.picture, case.damaged)
-            scores = as_it_is if is_unchanged else _score_picture(case, outcome.picture, lpips)
-            collected[name].setdefault(case.family, []).append({**scores, **_score_found(case, outcome.found)})
+    for family, scores_of_methods in _score_cases(cases, methods, lpips, num_processes):
+        for name, scores in scores_of_methods.items():
+            collected[name].setdefault(family, []).append(scores)
     means = {
         name: {family: mean_scores(each) for family, each in families.items()} for name, families in collected.items()
     }
     return Evaluation(means, about)
+
+
+CaseScores = tuple[str, dict[str, Scores]]
+"""The family of a case, and what each method scored on it."""
+
+
+def _score_cases(
+    cases: Iterable[Case], methods: Mapping[str, Method], lpips: LPIPS | None, num_processes: int
+) -> Iterator[CaseScores]:
+    """In the order of the cases."""
+    if num_processes == 1:
+        yield from (_run_methods(methods, lpips, case) for case in cases)
+        return
+    with ProcessPoolExecutor(
+        num_processes,
+        multiprocessing.get_context("spawn"),  # a fork would inherit locks of torch's threads, and no GPU
+        _begin_worker,
+        (max(1, torch.get_num_threads() // num_processes), methods, lpips),
+    ) as pool:
+        waiting: deque[Future[CaseScores]] = deque()
+        for case in cases:
+            waiting.append(pool.submit(_run_methods_in_worker, case))
+            if len(waiting) > 2 * num_processes:  # cases are made as they are needed: all of them would fill the memory
+                yield waiting.popleft().result()
+        yield from (each.result() for each in waiting)
+
+
+def _begin_worker(num_threads: int, methods: Mapping[str, Method], lpips: LPIPS | None) -> None:
+    global _run_methods_here
+    torch.set_num_threads(num_threads)
+    _run_methods_here = partial(_run_methods, methods, lpips)
+
+
+_run_methods_here: Callable[[Case], CaseScores]
+"""In a worker: so that methods are sent to it once, not with every case."""
+
+
+def _run_methods_in_worker(case: Case) -> CaseScores:
+    return _run_methods_here(case)
+
+
+def _run_methods(methods: Mapping[str, Method], lpips: LPIPS | None, case: Case) -> CaseScores:
+    as_it_is = _score_picture(case, case.damaged, lpips)  # what many methods leave many photos as
+    scores_of_methods: dict[str, Scores] = {}
+    for name, method in methods.items():
+        outcome = method(case)
+        is_unchanged = np.array_equal(outcome.picture, case.damaged)
+        scores = as_it_is if is_unchanged else _score_picture(case, outcome.picture, lpips)
+        scores_of_methods[name] = {**scores, **_score_found(case, outcome.found)}
+    return case.family, scores_of_methods
 
 
 def mean_scores(each: Sequence[Scores]) -> Scores:

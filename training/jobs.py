@@ -15,7 +15,7 @@ from rich.console import Console
 
 from restoration.errors import CheckpointError, DataError, InvalidOption
 from restoration.generator import DetectFill
-from restoration.release import load_generator, read_release
+from restoration.release import Release, load_generator, read_release
 from restoration.stores import StoreAddress
 from restoration.tensors import to_samples
 from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
@@ -34,6 +34,7 @@ from training.evaluation import (
     place,
     save_contact_sheet,
 )
+from training.gallery import show_photos, write_gallery
 from training.metrics import LPIPS
 from training.overlays import INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
@@ -195,6 +196,7 @@ def evaluate_runs(
     num_cases: int,
     device: torch.device,
     store: StoreAddress,
+    num_processes: int = 1,
 ) -> None:
     """store: the newest release in it is measured on the same cases, for `publish` to compare with."""
     lpips = LPIPS(lpips_weights) if lpips_weights else None
@@ -227,7 +229,7 @@ def evaluate_runs(
         make_cases(*chosen, num_per_family=num_cases, seed=1),
         make_apart(*chosen, num=num_cases, num_per_size=max(1, num_cases // 6), seed=1),
     )
-    evaluation = evaluate(cases, methods, lpips=lpips, about=about)
+    evaluation = evaluate(cases, methods, lpips=lpips, about=about, num_processes=num_processes)
     seams = measure_seams(photos.photos, bank, place(generator, device))
     replace(evaluation, seams=seams).save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
@@ -259,6 +261,16 @@ def publish(
     said = {"data": about, "licence": licence, "failures": failures}
     release = publish_run(run, store, golden=golden, report=report, **said, force=force)
     console.print(f"published release {release.version} in {store}")
+
+
+def make_gallery(release: Release, page: Path, device: torch.device) -> None:
+    bank = build_bank("evaluation", num_per_family=40)
+    exhibits = show_photos(bank, place(load_generator(release), device))
+    write_gallery(exhibits, page, release.version)
+    num_failed = sum(bool(exhibit.failures()) for exhibit in exhibits)
+    console.print(
+        f"wrote {page}: {len(exhibits)} photographs by release {release.version}, {num_failed} with a failure"
+    )
 
 
 def draw_preview(

@@ -24,18 +24,16 @@ export class Keys {
   }
 
   // Resolves to whether there is another key than `refused`; several who ask at once share one dialog.
-  async ask(refused) {
+  async ask(refused, problem) {
     if (this.current && this.current !== refused) {
       return true;
     }
-    this.#asking ??= this.#open(refused).finally(() => (this.#asking = null));
+    this.#asking ??= this.#open(refused, problem).finally(() => (this.#asking = null));
     return this.#asking;
   }
 
-  #open(refused) {
-    document.getElementById("key-words").textContent = refused
-      ? "The service did not accept this one. Check it for typing errors, or ask whoever runs the service for another."
-      : "Ask whoever runs the service for one.";
+  #open(refused, problem) {
+    document.getElementById("key-words").textContent = words(refused, problem);
     this.#input.value = "";
     this.#dialog.returnValue = "";
     this.#dialog.showModal();
@@ -52,4 +50,13 @@ export class Keys {
     }
     this.#forget.hidden = !key;
   }
+}
+
+function words(refused, problem) {
+  if (problem.isOfTheKey) {
+    return "The one in use is not for restoring photographs. Ask whoever runs the service for one that is.";
+  }
+  return refused
+    ? "The service did not accept this one. Check it for typing errors, or ask whoever runs the service for another."
+    : "Ask whoever runs the service for one.";
 }

@@ -12,9 +12,10 @@ const get = (id) => document.getElementById(id);
 const photos = [];
 let selected = null;
 
-const queue = new Queue(new Keys());
+const keys = new Keys();
+const queue = new Queue(keys);
 const tray = new Tray({ select, remove });
-const viewer = new Viewer({ again: (photo) => queue.add(photo, readSettings()), remove });
+const viewer = new Viewer({ again: (photo) => queue.add(photo, readSettings()), useOtherKey, remove });
 
 queue.addEventListener("change", ({ detail: photo }) => {
   if (photo.state === "done") {
@@ -64,6 +65,15 @@ function select(photo) {
   selected = photo;
   tray.mark(photo);
   viewer.show(photo);
+}
+
+// All that the one before could not do are tried with the new one.
+async function useOtherKey({ problem }) {
+  if (await keys.ask(keys.current, problem)) {
+    for (const photo of photos.filter((each) => each.problem?.isOfTheKey)) {
+      queue.add(photo, readSettings());
+    }
+  }
 }
 
 function remove(photo) {

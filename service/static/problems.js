@@ -6,7 +6,7 @@ export const WORDS = {
   "bad-upload": ["The photograph did not arrive whole", "Send it again. If the file is empty, it has to be scanned or copied anew."],
   "key-missing": ["A key is needed", "Ask whoever runs this service for one, and try again."],
   "key-unknown": ["The key is not known", "Check it for typing errors, or ask whoever runs this service for another."],
-  "scope-missing": ["This key may not restore photographs", "Ask whoever runs this service for another one."],
+  "scope-missing": ["This key may not restore photographs", "Use another one. Whoever runs this service can say which may, or make one."],
   "quota-exceeded": ["You have sent as much as you may for now", SEND_AGAIN],
   "upload-too-slow": ["The photograph took too long to arrive", "Try again over a faster connection, or send a smaller file."],
   "wrong-release": ["Another version of the restorer is in use", "Try again: it was replaced while you waited."],
@@ -69,6 +69,11 @@ export class Problem extends Error {
   // The same file would be refused again.
   get isOfTheFile() {
     return [413, 415, 422].includes(this.status) && this.name !== "invalid-option";
+  }
+
+  // Another key may do: this one is known, but not for this.
+  get isOfTheKey() {
+    return this.name === "scope-missing";
   }
 
   get isPassing() {

@@ -84,7 +84,7 @@ export class Queue extends EventTarget {
   async #mendOrThrow(photo, problem, key, signal) {
     if (problem instanceof Problem && problem.status === 401) {
       this.#update(photo, { state: "paused", pause: "Waits for a key" });
-      if (await this.#keys.ask(key)) {
+      if (await this.#keys.ask(key, problem)) {
         signal.throwIfAborted();
         return;
       }

@@ -15,10 +15,11 @@ export class Viewer {
   #zoom = "fit";
   #slider = get("slider");
 
-  // `on`: { again, remove }, each called with the photograph that is shown
+  // `on`: { again, useOtherKey, remove }, each called with the photograph that is shown
   constructor(on) {
     get("again").addEventListener("click", () => on.again(this.#photo));
     get("retry").addEventListener("click", () => on.again(this.#photo));
+    get("other-key").addEventListener("click", () => on.useOtherKey(this.#photo));
     get("remove").addEventListener("click", () => on.remove(this.#photo));
     get("show-damage").addEventListener("change", (event) => (get("damage").hidden = !event.target.checked));
     get("zoom-fit").addEventListener("click", () => this.#zoomTo("fit"));
@@ -91,6 +92,7 @@ export class Viewer {
     placeDamage(get("damage"), this.#photo.result.info, width, height);
     const overflows = width > stage.clientWidth + 1 || height > mostHeight + 1;
     stage.classList.toggle("overflows", overflows);
+    get("mat").style.setProperty("--beside", `${Math.max(0, (stage.clientWidth - width) / 2)}px`);
     this.#slider.handle = String(overflows); // else a drag anywhere moves the divider, and nothing could pan
     if (overflows) {
       stage.tabIndex = 0; // arrow keys scroll it
@@ -163,7 +165,8 @@ function showFailure(problem) {
   get("failure-advice").textContent = problem.advice;
   get("failure-detail").textContent = [problem.message, problem.detail].filter(Boolean).join(": ");
   get("failure-request").textContent = problem.requestId && `Request id: ${problem.requestId}`;
-  get("retry").hidden = problem.isOfTheFile;
+  get("other-key").hidden = !problem.isOfTheKey;
+  get("retry").hidden = problem.isOfTheFile || problem.isOfTheKey;
 }
 
 function wait(photo) {

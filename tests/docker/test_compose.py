@@ -1,6 +1,8 @@
-"""The Compose files, as a real parser reads them. It asks podman for its version only; a stand-in answers."""
+"""The Compose files and commands, as a real parser reads them. It only asks podman's version; a stand-in answers."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from podman_compose import podman_compose
 
 from .processes import REPOSITORY
 
@@ -99,3 +102,35 @@ def test_what_is_mounted_and_built_from_is_there(everything: dict[str, Any]) -> 
                 assert source in everything["volumes"], f"{name}: {source}"
         if "build" in service:
             assert (REPOSITORY / service["build"]["dockerfile"]).exists(), name
+
+
+COMPOSE_COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*docker compose (.+)$|`docker compose ([^`]+)`", re.MULTILINE)
+IN_THE_DOCUMENTS = sorted(
+    {
+        " ".join((fenced or inline).split())
+        for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md"))
+        for fenced, inline in COMPOSE_COMMAND.findall(page.read_text(encoding="utf-8").replace("\\\n", " "))
+    }
+)
+
+
+@pytest.mark.parametrize("words", IN_THE_DOCUMENTS)
+def test_commands_in_the_documents_are_such_as_compose_takes(words: str, everything: dict[str, Any]) -> None:
+    """As podman-compose parses them, with services, profiles and files that there are."""
+    parsed = podman_compose._parse_args(shlex.split(words))
+    assert set(parsed.profile) <= set(PROFILES)
+    assert [name for name in parsed.file if not (REPOSITORY / name).exists()] == []
+    named = [parsed.service] if parsed.command == "run" else getattr(parsed, "services", [])
+    assert set(named) <= everything["services"].keys()
+
+
+def test_commands_for_a_cluster_name_what_is_there() -> None:
+    text = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert re.findall(r"kubectl apply --kustomize (\S+)", text) == ["docker/kubernetes"]
+    named = re.findall(r"docker/kubernetes/[\w./-]+\w", text)
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+    namespace = yaml.safe_load((REPOSITORY / "docker/kubernetes/namespace.yaml").read_text())["metadata"]["name"]
+    assert set(re.findall(r"--namespace (\S+)", text)) == {namespace}
+    assert re.findall(r"create secret generic (\S+)", text) == re.findall(
+        r"secretName: (\S+)\}", (REPOSITORY / "docker/kubernetes/deployment.yaml").read_text()
+    )

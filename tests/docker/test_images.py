@@ -18,7 +18,11 @@ DOCKER = REPOSITORY / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
-REQUIRED_TO_TRAIN = [Requirement(line) for line in PROJECT["optional-dependencies"]["training"]]
+OF_EXTRAS = {
+    extra: [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
+    for extra in ("training", "s3", "tracing")
+}
+IN_IMAGES = {str(requirement): requirement for each in (REQUIRED, *OF_EXTRAS.values()) for requirement in each}
 CONFIGURED = [*DOCKERFILES, REPOSITORY / "docker-compose.yml", *DOCKER.rglob("*.yml"), *DOCKER.rglob("*.yaml")]
 
 
@@ -59,7 +63,17 @@ def test_a_change_to_the_code_comes_after_everything_that_is_installed(dockerfil
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name_of)
 def test_nobody_runs_as_root(dockerfile: Path) -> None:
-    assert "\nUSER 10001:10001\n" in dockerfile.read_text(encoding="utf-8")
+    users = re.findall(r"^USER (.+)$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
+    assert users == ["10001:10001"]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name_of)
+def test_what_changes_with_every_build_comes_last_and_behind_a_step_that_no_cache_mistakes(dockerfile: Path) -> None:
+    text = dockerfile.read_text(encoding="utf-8")
+    of_the_build = text[text.index("ARG VERSION") :]
+    assert re.findall(r"^(?:RUN|COPY|ENV|LABEL)\b", of_the_build, re.MULTILINE)[0] == "RUN"
+    assert "${REVISION}" not in text[: text.index("ARG VERSION")]
+    assert re.search(r"^(?:COPY|ENTRYPOINT)\b", of_the_build, re.MULTILINE) is None
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name_of)
@@ -69,7 +83,7 @@ def test_torch_is_one_that_the_project_takes(dockerfile: Path) -> None:
     assert found in torch.specifier
 
 
-@pytest.mark.parametrize("requirement", [*REQUIRED, *REQUIRED_TO_TRAIN], ids=str)
+@pytest.mark.parametrize("requirement", IN_IMAGES.values(), ids=str)
 def test_every_dependency_is_pinned_in_its_range(requirement: Requirement) -> None:
     name = canonicalize_name(requirement.name)
     if name != "torch":
@@ -78,10 +92,16 @@ def test_every_dependency_is_pinned_in_its_range(requirement: Requirement) -> No
 
 
 def test_requirements_are_listed_as_pip_takes_them() -> None:
-    for arguments, expected in ([], REQUIRED), (["training"], REQUIRED_TO_TRAIN):
-        command = [sys.executable, DOCKER / "list_requirements.py", *arguments]
-        listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-        assert [Requirement(line) for line in listed.splitlines()] == expected
+    both = [*OF_EXTRAS["s3"], *OF_EXTRAS["tracing"]]
+    for arguments, expected in ([], REQUIRED), (["training,"], OF_EXTRAS["training"]), (["s3,tracing"], both):
+        answer = list_requirements(*arguments)
+        assert [Requirement(line) for line in answer.stdout.splitlines()] == expected
+    assert "no such extra; there are training," in list_requirements("s4").stderr
+
+
+def list_requirements(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, DOCKER / "list_requirements.py", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("file", CONFIGURED, ids=name_of)

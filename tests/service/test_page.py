@@ -339,6 +339,27 @@ def test_whoever_has_no_key_is_told_so_and_can_try_again(page: Page) -> None:
 
 
 @needs_chromium
+def test_a_key_that_is_not_for_restoring_can_be_replaced_for_all_that_it_failed(page: Page) -> None:
+    requests = answer_instead(page, problem(401, "key-missing"), *[problem(403, "scope-missing")] * 2)
+    choose(page, photo_file("1.png"))
+    page.get_by_label("Key", exact=True).fill("operator")
+    page.keyboard.press("Enter")
+    wait_for(page, "failed")
+    choose(page, photo_file("2.png"))
+    expect(page.locator('#photos [data-state="failed"]')).to_have_count(2)
+    expect(page.locator("#failure-title")).to_have_text("This key may not restore photographs")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    page.get_by_role("button", name="Use another key").click()
+    expect(page.get_by_role("dialog")).to_contain_text("not for restoring photographs")
+    page.get_by_label("Key", exact=True).fill("archive")
+    page.keyboard.press("Enter")
+    expect(page.locator('#photos [data-state="done"]')).to_have_count(2)
+    sent = [request.headers.get("authorization") for request in requests]
+    assert sent == [None, *["Bearer operator"] * 2, *["Bearer archive"] * 2]
+    expect(page.get_by_role("button", name="Use another key")).to_be_hidden()
+
+
+@needs_chromium
 @pytest.mark.parametrize(("scheme", "width_px"), [("light", 360), ("dark", 2560)])
 def test_the_page_breaks_no_rule_of_accessibility_and_needs_no_sideways_scrolling(
     page: Page, scheme: Any, width_px: int

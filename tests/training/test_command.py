@@ -363,7 +363,7 @@ def test_two_runs_of_one_recipe_are_compared_side_by_side(training, photo_folder
         assert training("train", photo_folder, "--run", run, "--device", "cpu")[0] == 0
     publish_small(tmp_path / "store", DETECT_FILL.generator)
     compared = ["--baseline", runs[0], "--model-store", tmp_path / "store"]
-    options = ["--run", runs[1], *compared, "--num-cases", "1", "--device", "cpu"]
+    options = ["--run", runs[1], *compared, "--num-cases", "1", "--processes", "2", "--device", "cpu"]
     assert training("evaluate", photo_folder, *options)[0] == 0
     scores = json.loads((runs[1] / "report" / "evaluation.json").read_text())["scores"]
     blind = {name for name in scores if "true mask" not in name}

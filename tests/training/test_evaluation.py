@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from restoration.generator import build_generator
@@ -130,6 +131,27 @@ def test_several_cases_of_a_family_are_averaged(cases):
     scores = evaluate([cases[0], worse], {"nothing": do_nothing}, lpips=None, about={}).scores["nothing"]["strokes"]
     each = [score_case(case, do_nothing(case), None)["psnr"] for case in (cases[0], worse)]
     assert scores["psnr"] == pytest.approx(sum(each) / 2)
+
+
+@pytest.fixture
+def one_thread():
+    """As many as each of two processes on two cores has: sums of float32 depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_report_what_one_does(cases, generator, tmp_path):
+    """With more cases than may wait, in families that come back."""
+    methods = {"nothing": do_nothing, "blind": method_of(generator, CPU), "told": method_told(generator, CPU)}
+    for num_processes in (1, 2):
+        evaluation = evaluate(cases * 4, methods, lpips=None, about={}, num_processes=num_processes)
+        evaluation.save(tmp_path / str(num_processes))
+    one, two = (json.loads((tmp_path / number / "evaluation.json").read_text()) for number in "12")
+    assert one["scores"]["told"]["strokes"]["error_inside"] > 0
+    assert one == two
 
 
 def test_what_could_not_be_measured_is_null_and_not_available(evaluation, tmp_path):
