@@ -63,7 +63,7 @@ RUN = {page.name: [command for command in commands_in(page) if command.is_run] f
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages take it for granted."""
     place = tmp_path_factory.mktemp("place")
-    publish(place / "model_store")
+    publish(place / "model_store", correction=0.05)
     (place / "old.jpg").write_bytes(encode(scratched_photo(), "JPEG"))
     for mask in ("tear.png", "faces.png"):
         (place / mask).write_bytes(encode(np.zeros((96, 128), np.uint8)))

@@ -247,11 +247,13 @@ def test_the_settings_go_with_the_photo_and_with_restoring_it_again(page: Page) 
     page.get_by_label("Mode").select_option("resize")
     restore(page, photo_file())
     page.get_by_label("Sensitivity").fill("0.8")
+    page.get_by_label("Denoise").fill("0.5")
     with page.expect_response("**/restore?*"):
         page.get_by_role("button", name="Restore again").click()
     wait_for(page, "done")
     assert ["mode=resize" in request.url for request in requests] == [True, True]
     assert ["sensitivity=0.5" in requests[0].url, "sensitivity=0.8" in requests[1].url] == [True, True]
+    assert ["denoise=0&" in requests[0].url, "denoise=0.5" in requests[1].url] == [True, True]
 
 
 @needs_chromium
@@ -370,13 +372,14 @@ def test_everything_can_be_reached_by_keyboard_in_the_order_it_is_seen(page: Pag
     restore(page, photo_file())
     page.locator("body").press("Tab")
     order = []
-    for _ in range(13):
+    for _ in range(14):
         order.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
         page.keyboard.press("Tab")
     assert order[1:] == [
         "chooser",
         "sensitivity",
         "mode",
+        "denoise",
         "clear",
         "entry",
         "remove",
