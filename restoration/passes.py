@@ -143,7 +143,7 @@ class TilePass:
         return filled
 
     def corrections(self, colour: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """What to add to colour, (H, W, 3) uint8, for its noise to go: see `TileGenerator.denoise`.
+        """What to add to colour, (H, W, 3) uint8 or uint16, for its noise to go: see `TileGenerator.denoise`.
 
         Yields (first row, band), band (rows, W, 3) float32, 1 being the full scale, from top to bottom.
         """

@@ -184,7 +184,7 @@ def denoise_samples(
 
     What is grey stays grey, and what is protected as it was.
     """
-    seen = photo.colours.see(samples)
+    seen = photo.colours.see_deep(samples)
     is_grey = all((seen[rows] == seen[rows, :, :1]).all() for rows in bands_of(len(seen)))
 
     def shares() -> Iterator[tuple[int, np.ndarray]]:

@@ -39,7 +39,7 @@ class PaintsAndAdds(WhiteIsDamage):
 class Adds(PaintsAndAdds):
     """And finds no damage."""
 
-    def detect(self, tiles: torch.Tensor) -> torch.Tensor:
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         return torch.zeros_like(tiles[:, :1])
 
 
