@@ -37,6 +37,7 @@ class RestoreParameters(TypedDict, total=False):
 
     mode: Literal["auto", "tile", "resize"]
     sensitivity: float
+    denoise: float
     format: Literal["same", "jpeg", "png", "webp", "tiff"]
     quality: int
     release: str

@@ -57,6 +57,9 @@ def restore_command(
     journal: JournalFile = None,
     mode: Annotated[Literal["auto", "tile", "resize"], typer.Option(help="As of the service.")] = "auto",
     sensitivity: Annotated[float, typer.Option(help="How readily something counts as damage.", min=0, max=1)] = 0.5,
+    denoise: Annotated[
+        float, typer.Option(help="How much of noise, grain and compression artifacts goes.", min=0, max=1)
+    ] = 0.0,
     release: Annotated[
         str | None, typer.Option(help="Such as 0004; by default the journal's, else the active one.")
     ] = None,
@@ -89,7 +92,7 @@ def restore_command(
     """
     if sum((bool(server), local, ray is not None)) != 1:
         raise CollectionError("say one of --server ADDRESS, --local and --ray ADDRESS")
-    options = Options(mode=mode, sensitivity=sensitivity, damage_maps=damage_maps is not None)
+    options = Options(mode, sensitivity, denoise, damage_maps=damage_maps is not None)
     places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
     for target in (places.destination, places.damage_maps):
         if target is not None:

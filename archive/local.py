@@ -17,9 +17,9 @@ from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
 from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
-from restoration.errors import InvalidOption, PhotoError, ReleaseError, RestorationError
-from restoration.photo import History, count_pixels, decode_photo
-from restoration.restorer import RestoreOptions, Restorer, restore_photo
+from restoration.errors import DenoiserMissing, InvalidOption, PhotoError, ReleaseError, RestorationError
+from restoration.photo import count_pixels, decode_photo
+from restoration.restorer import RestoreOptions, Restorer, expect_denoiser, restore_photo
 from restoration.stores import address_of, open_store
 
 P = ParamSpec("P")
@@ -48,14 +48,18 @@ class OnThisDevice:
         newest that works. max_decoded_pixels: in photos that are in the works together, up to 30 bytes each, 45 where
         channels have 16 bits; a larger photo has them all to itself.
 
-        Raises CollectionError if no release can be loaded.
+        Raises CollectionError if no release can be loaded, or if it cannot denoise and should.
         """
         restorer = _load(store, release, device=device, precision=precision, batch_size=batch_size)
+        try:
+            expect_denoiser(restorer.generator, options.denoise)
+        except DenoiserMissing as error:
+            raise CollectionError(str(error)) from error
         self.loaded = restorer.release
         self.release = self.loaded.version
         self.num_at_once = num_at_once
         self._wants_map = options.damage_maps
-        self._options = RestoreOptions(mode=options.mode, sensitivity=options.sensitivity)
+        self._options = RestoreOptions(mode=options.mode, sensitivity=options.sensitivity, denoise=options.denoise)
         self._generator = OneThreadGenerator(restorer.generator)
         self._room = Room(max_decoded_pixels)
 
@@ -70,7 +74,7 @@ class OnThisDevice:
         photo = decode_photo(encoded)
         restoration = restore_photo(photo, self._generator, self._options)
         return Restored(
-            content=restoration.encode(photo, history=History(self.release, restoration.damage_ratio)),
+            content=restoration.encode(photo, history=restoration.history(self.release)),
             damage_ratio=restoration.damage_ratio,
             model_version=self.release,
             damage_map=restoration.encode_damage_map() if self._wants_map else None,
@@ -94,6 +98,10 @@ class OneThreadGenerator(InFrontOf):
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
         return self._call(self.generator.fill, tiles, mask, conditions)
+
+    def denoise(self, tiles: Tensor) -> Tensor:
+        """See `TileGenerator.denoise`."""
+        return self._call(self.generator.denoise, tiles)
 
     def close(self) -> None:
         self._thread.shutdown()

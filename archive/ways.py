@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from archive.answers import Restored
-from archive.client import Client
+from archive.client import Client, RestoreParameters
 from archive.errors import (
     CollectionError,
     NotAllowed,
@@ -24,11 +24,13 @@ class Options:
 
     mode: Literal["auto", "tile", "resize"] = "auto"
     sensitivity: float = 0.5
+    denoise: float = 0.0
     damage_maps: bool = False
 
     def key(self) -> str:
         """Names what changes a restored photo: the same for options that give the same bytes."""
-        return f"mode={self.mode} sensitivity={self.sensitivity:g}"
+        denoise = f" denoise={self.denoise:g}" if self.denoise else ""  # journals from before it was there stay good
+        return f"mode={self.mode} sensitivity={self.sensitivity:g}{denoise}"
 
 
 class Way(Protocol):
@@ -67,14 +69,16 @@ class OverHttp:
 
     def restore(self, photo: bytes) -> Restored:
         options = self._options
+        parameters: RestoreParameters = {
+            "release": self.release,
+            "mode": options.mode,
+            "sensitivity": options.sensitivity,
+            "damage_map": options.damage_maps,
+        }
+        if options.denoise:  # an older service does not know it
+            parameters["denoise"] = options.denoise
         try:
-            return self._client.restore(
-                photo,
-                release=self.release,
-                mode=options.mode,
-                sensitivity=options.sensitivity,
-                damage_map=options.damage_maps,
-            )
+            return self._client.restore(photo, **parameters)
         except WrongRelease as error:
             raise RunStopped(
                 f"the service changed its release in mid-run: {error.detail}; serve {self.release} again "
@@ -90,6 +94,8 @@ class OverHttp:
             reason = error.kind if isinstance(error, Unavailable) else "no-answer"
             raise PhotoFailed(reason, str(error)) from error
         except ServiceProblem as error:
+            if error.kind == "denoiser-missing":  # no photo could be restored
+                raise RunStopped(error.detail) from error
             request = f" (request {error.request_id})" if error.request_id else ""
             raise PhotoFailed(error.kind, f"{error.detail}{request}") from error
         except ServiceError as error:

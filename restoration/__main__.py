@@ -10,7 +10,7 @@ from typing import get_args
 
 from restoration.device import PrecisionChoice
 from restoration.errors import InvalidOption, NoRelease, RestorationError
-from restoration.photo import Depth, History, Photo, PhotoFormat, check_writable, decode_photo
+from restoration.photo import Depth, Photo, PhotoFormat, check_writable, decode_photo
 from restoration.release import read_release
 from restoration.restorer import MODES, RestoreOptions, Restorer
 
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sensitivity", type=float, default=0.5, help="0 to 1: how readily something counts as damage (default 0.5)"
     )
+    parser.add_argument(
+        "--denoise",
+        type=float,
+        default=0.0,
+        help="0 to 1: how much of noise, grain and compression artifacts goes, all over the photo (default 0: none)",
+    )
     parser.add_argument("--damage-map", type=Path, metavar="PNG", help="also write where damage was found, in grey")
     parser.add_argument("--format", choices=FORMATS, help="default: by the new file's name, else the old photo's")
     parser.add_argument("--quality", type=int, help="1 to 100, of a JPEG or WebP; default: as the old photo's")
@@ -75,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _restore_file(chosen: argparse.Namespace) -> str:
     """Returns the line that says what was done."""
-    options = RestoreOptions(mode=chosen.mode, sensitivity=chosen.sensitivity)
+    options = RestoreOptions(mode=chosen.mode, sensitivity=chosen.sensitivity, denoise=chosen.denoise)
     targets = [target for target in (chosen.new, chosen.damage_map) if target is not None]
     for target in targets:
         _expect_free(target, overwrite=chosen.overwrite)
@@ -92,14 +98,15 @@ def _restore_file(chosen: argparse.Namespace) -> str:
         format=format,
         quality=chosen.quality,
         depth=chosen.depth,
-        history=History(restorer.release.version, restoration.damage_ratio) if chosen.history else None,
+        history=restoration.history(restorer.release.version) if chosen.history else None,
     )
     seconds = time.perf_counter() - started_seconds
     _write(chosen.new, encoded)
     if chosen.damage_map is not None:
         _write(chosen.damage_map, restoration.encode_damage_map())
     found = f"{restoration.damage_ratio:.2%} of the photo restored" if restoration.damage_ratio else "no damage found"
-    return f"{chosen.new}: {found} with release {restorer.release.version} in {seconds:.1f} seconds"
+    denoised = f", denoised by {restoration.denoise:g}" if restoration.denoise else ""
+    return f"{chosen.new}: {found}{denoised} with release {restorer.release.version} in {seconds:.1f} seconds"
 
 
 def _load_restorer(chosen: argparse.Namespace) -> Restorer:

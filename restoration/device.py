@@ -16,7 +16,7 @@ DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": t
 
 
 class TileGenerator(Protocol):
-    """The joint between a photo and a network: two calls on batches of tiles, CPU tensors.
+    """The joint between a photo and a network: three calls on batches of tiles, CPU tensors.
 
     Results must not depend on what else is in the batch. `batch_size` is how many tiles a call should bring; fewer
     are fine.
@@ -50,6 +50,13 @@ class TileGenerator(Protocol):
         conditions: (N, len(self.conditions), T, T) float32 in [0, 1], None where there are none.
         """
 
+    @property
+    def has_denoiser(self) -> bool:
+        """Whether `denoise` may be called."""
+
+    def denoise(self, tiles: Tensor) -> Tensor:
+        """tiles: (N, 3, T, T) float32 in [0, 1]; returns what to add to them, (N, 3, T, T) float32."""
+
 
 class InFrontOf:
     """A `TileGenerator` that passes tiles on to another, in a way of its own: what it says of itself is the other's."""
@@ -75,6 +82,10 @@ class InFrontOf:
     @property
     def conditions(self) -> tuple[str, ...]:
         return self.generator.conditions
+
+    @property
+    def has_denoiser(self) -> bool:
+        return self.generator.has_denoiser
 
 
 class DeviceGenerator:
@@ -139,6 +150,14 @@ class DeviceGenerator:
         """See `TileGenerator.fill`."""
         given = (tiles, mask) if conditions is None else (tiles, mask, conditions)
         return self._compute(self._generator.fill, *given)
+
+    @property
+    def has_denoiser(self) -> bool:
+        return self._generator.has_denoiser
+
+    def denoise(self, tiles: Tensor) -> Tensor:
+        """See `TileGenerator.denoise`."""
+        return self._compute(self._generator.denoise, tiles)
 
     @torch.inference_mode()
     def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

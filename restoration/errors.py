@@ -9,6 +9,7 @@ RestorationError
 │   ├── MetadataTooLarge       more profile, EXIF, XMP and texts than the limit
 │   └── PhotoUnsafe            decoding it takes more time or memory than it may, or brings the decoder down
 ├── InvalidOption              an option is out of range, or cannot be had for this photo
+│   └── DenoiserMissing        denoising was asked of a release that cannot
 ├── ReleaseError               the model store or a release in it is at fault
 │   ├── NoRelease              the store holds no release that can be served
 │   ├── ReleaseInvalid         a release fails its checks: manifest, checksum, shapes, self-test
@@ -72,6 +73,15 @@ class PhotoUnsafe(PhotoError):
 
 class InvalidOption(RestorationError):
     """An option is out of range, or cannot be had for this photo."""
+
+
+class DenoiserMissing(InvalidOption):
+    """Denoising was asked of a release whose generator has no denoiser."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "denoise is above 0, but the release has no denoiser; leave denoise out, or use a release that has one"
+        )
 
 
 class ReleaseError(RestorationError):

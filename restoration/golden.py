@@ -18,17 +18,22 @@ from restoration.toning import find_tone
 DAMAGED = "golden/damaged.png"
 RESTORED = "golden/restored.png"
 DAMAGE_MAP = "golden/damage_map.png"
+DENOISED = "golden/denoised.png"
+"""Of releases that have a denoiser: the damaged photo, its noise taken out."""
 FILLED_FROM = 128
 """Level of the damage map from which on the golden photo is filled when a release is published."""
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """A damaged photo and what was made of it: (H, W, C) uint8 samples, and the damage map, (H, W) uint8."""
+    """A damaged photo and what was made of it: (H, W, C) uint8 samples, and the damage map, (H, W) uint8.
+
+    denoised: None where there is no denoiser."""
 
     damaged: Photo
     restored: np.ndarray
     damage_map: np.ndarray
+    denoised: np.ndarray | None = None
 
     @property
     def written(self) -> np.ndarray:
@@ -46,7 +51,10 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
     filled = one_pass.fill(colour, mask, np.ones_like(mask))
     if tone:
         tone.lay_on(filled, mask)
-    return Golden(damaged, damaged.with_colour(filled, mask), damage_map)
+    denoised = None
+    if generator.has_denoiser:
+        denoised = damaged.with_corrections(damaged.samples, one_pass.corrections(colour))
+    return Golden(damaged, damaged.with_colour(filled, mask), damage_map, denoised)
 
 
 def read_golden(release: Release) -> Golden:
@@ -55,22 +63,30 @@ def read_golden(release: Release) -> Golden:
     height_px, width_px = damaged.height_px, damaged.width_px
     if restored.samples.shape != damaged.samples.shape or damage_map.samples.shape != (height_px, width_px, 1):
         raise ReleaseInvalid(f"release {release.version}: the golden files are not of one size; publish it again")
-    return Golden(damaged, restored.samples, damage_map.samples[:, :, 0])
+    denoised = _read_png(release, DENOISED).samples if DENOISED in release.manifest.files else None
+    if denoised is not None and denoised.shape != damaged.samples.shape:
+        raise ReleaseInvalid(f"release {release.version}: {DENOISED} is of another size; publish it again")
+    return Golden(damaged, restored.samples, damage_map.samples[:, :, 0], denoised)
 
 
 def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> None:
     """Raises ReleaseInvalid if what the generator makes of the golden photo is farther from the golden files than the
     manifest allows."""
+    if generator.has_denoiser and golden.denoised is None:
+        raise ReleaseInvalid(f"release {release.version}: it has a denoiser, but no {DENOISED}; publish it again")
     tolerance = release.manifest.golden_tolerance
     written = golden.written
     found = make_golden(golden.damaged, generator, written)
     map_levels = _difference(found.damage_map, golden.damage_map)
     restored_levels = _difference(found.restored[written], golden.restored[written])
-    measures = (
+    measures = [
         ("damage map, mean", _mean(map_levels), tolerance.damage_map_mean_levels),
         ("restored, mean", _mean(restored_levels), tolerance.restored_mean_levels),
         ("restored, far", _mean(restored_levels > tolerance.restored_far_levels), tolerance.restored_far_share),
-    )
+    ]
+    if found.denoised is not None and golden.denoised is not None:
+        denoised_levels = _difference(found.denoised, golden.denoised)
+        measures.append(("denoised, mean", _mean(denoised_levels), tolerance.denoised_mean_levels))
     if failed := [f"{name} {value:.3f}, allowed {limit}" for name, value, limit in measures if not value <= limit]:
         raise ReleaseInvalid(
             f"release {release.version}: its self-test differs from the golden files ({'; '.join(failed)}); "

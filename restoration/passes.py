@@ -142,6 +142,22 @@ class TilePass:
             filled[top : top + len(band)] = _band_to_samples(band, colour.dtype.type)
         return filled
 
+    def corrections(self, colour: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """What to add to colour, (H, W, 3) uint8 or uint16, for its noise to go: see `TileGenerator.denoise`.
+
+        Yields (first row, band), band (rows, W, 3) float32, 1 being the full scale, from top to bottom.
+        """
+        plan = plan_tiles(
+            *colour.shape[:2],
+            tile_px=TILE_PX,
+            overlap_px=OVERLAP_PX,
+            margin_px=OVERLAP_PX // 2,
+            cell_px=CELL_PX,
+            offset_px=self._offset_px,
+        )
+        tiles = cut_tiles(colour, plan)
+        yield from blend_tiles(plan, _in_batches(tiles, self._denoise_batch, self._generator.batch_size))
+
     def _plan(self, colour: np.ndarray) -> TilePlan:
         sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
         return plan_tiles(
@@ -152,6 +168,9 @@ class TilePass:
             cell_px=CELL_PX,
             offset_px=self._offset_px,
         )
+
+    def _denoise_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
+        return self._generator.denoise(stack_tiles(tiles))
 
     def _fill_batch(self, damaged_tiles: Sequence[DamagedTile]) -> Tensor:
         tiles, masks, see_through = zip(*damaged_tiles, strict=True)

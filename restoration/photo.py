@@ -6,7 +6,7 @@ converted; its samples keep their depth. What each format keeps, and what it can
 profile, EXIF, XMP and resolution along, each where the new format has room for it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -16,10 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Samples, bands_of, to_8_bit
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
-from restoration.photo_jpeg import JpegTraits, open_jpeg, reencode_jpeg, rewrite_jpeg, write_jpeg
+from restoration.photo_jpeg import (
+    JpegTraits,
+    open_jpeg,
+    quality_without_artifacts,
+    reencode_jpeg,
+    rewrite_jpeg,
+    write_jpeg,
+)
 from restoration.photo_jpeg2000 import Jpeg2000Traits, open_jpeg2000, rewrite_jpeg2000, write_jpeg2000
 from restoration.photo_kinds import PhotoFormat, recognise_format
 from restoration.photo_metadata import Metadata, OpenedPhoto
@@ -137,6 +144,17 @@ class Photo:
             samples[rows][band] = np.where((to_8_bit(painted) == seen).all(axis=1, keepdims=True), before, after)
         return samples
 
+    def with_corrections(self, samples: Samples, corrections: Iterable[tuple[int, Floats]]) -> Samples:
+        """`samples`, (H, W, C) of the photo's kind, with corrections to their colours added in their own depth.
+
+        corrections: (first row, band), band (rows, W, 3) float32, 1 being the full scale; alpha stays.
+        """
+        corrected = samples.copy()
+        for top, band in corrections:
+            rows = slice(top, top + len(band))
+            corrected[rows] = self.colours.add(samples[rows], band)
+        return corrected
+
 
 def decode_photo(encoded: bytes, limits: PhotoLimits | None = None) -> Photo:
     """Raises UnsupportedFormat (not JPEG, PNG, WebP, TIFF or JPEG 2000), UnsupportedPhoto (samples that are no whole
@@ -196,6 +214,7 @@ def encode_photo(
     quality: int | None = None,
     depth: Depth = "same",
     history: History | None = None,
+    is_denoised: bool = False,
 ) -> bytes:
     """`samples`, (H, W, C) of the photo's kind, as a file like the one that the photo came in; that very file if they
     are the photo's own and nothing else is asked for. H and W may differ from the photo's, but for its pages.
@@ -203,7 +222,8 @@ def encode_photo(
     further_pages: the samples of the photo's further pages. format: another format instead. To JPEG of quality 95,
     4:4:4; to WebP lossless if the photo came lossless, else of quality 95; to TIFF by deflate; to JPEG 2000 reversibly.
     quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. depth: 8 writes 16-bit samples as 8-bit ones.
-    history: an entry for the file's XMP, written if any sample has changed.
+    history: an entry for the file's XMP, written if any sample has changed. is_denoised: a JPEG is then encoded anew,
+    of quality 95 unless it was finer: its own tables would round most of the artifacts back in that were taken out.
     Raises InvalidOption as `check_writable` does."""
     target = format or photo.format
     all_samples = (samples, *further_pages)
@@ -215,6 +235,9 @@ def encode_photo(
         return photo.encoded
     if not is_changed:
         history = None
+    elif is_denoised and target == "jpeg" and quality is None and isinstance(photo.traits, JpegTraits):
+        quality = quality_without_artifacts(photo.traits)
+        is_converted = is_converted or quality is not None
     if not is_converted and samples.shape == photo.samples.shape:
         return _rewrite(photo, all_samples, history)
     return _write(photo, all_samples, target, quality, depth, history)

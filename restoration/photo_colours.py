@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,13 @@ from restoration.errors import UnsupportedPhoto
 
 Samples: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 Bytes: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+AnySamples = TypeVar("AnySamples", bound=Samples)
 
 BAND_PX = 256  # rows that are converted, copied or compared at a time, so that no second copy of a photo is made
 # ITU-R BT.601 in 16-bit fixed point, as Pillow has it; the weights sum to 65536, so grey keeps its value.
 _LUMA_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _OPAQUE = 255
 
 
@@ -44,6 +47,10 @@ class ColourModel(Protocol):
 
     def paint(self, colours: Samples, samples: Samples, opacities: Bytes) -> Samples:
         """`samples`, (N, C), with `colours`, (N, 3), mixed in by `opacities`, (N,): 255 replaces, and alpha stays."""
+
+    def add(self, samples: Samples, corrections: Floats) -> Samples:
+        """`samples`, (H, W, C), with corrections, (H, W, 3) float32, 1 being the full scale, added to their colours in
+        their own depth; alpha stays."""
 
     def spell_out(self, samples: Samples) -> Samples:
         """(H, W, C) to the plain form that every format has: grey or RGB, black is zero, alpha last; or CMYK."""
@@ -83,6 +90,14 @@ class Direct:
         before = samples[:, : self.num_colours]
         painted[:, : self.num_colours] = (fill * share + before * (255 - share) + 127) // 255
         return painted
+
+    def add(self, samples: Samples, corrections: Floats) -> Samples:
+        if self.num_colours == 1:
+            luma = (corrections @ LUMA)[:, :, None]
+            corrections = -luma if self.is_inverted else luma
+        corrected = samples.copy()
+        corrected[:, :, : self.num_colours] = _added(samples[:, :, : self.num_colours], corrections)
+        return corrected
 
     def spell_out(self, samples: Samples) -> Samples:
         if not self.is_inverted:
@@ -129,6 +144,14 @@ class Indexed:
             painted[where, 0] = choices[nearest]
         return painted
 
+    def add(self, samples: Samples, corrections: Floats) -> Samples:
+        before = self._table[samples[:, :, 0], :3]
+        wanted = _added(before, corrections)
+        is_other = (wanted != before).any(axis=2)  # of two entries alike, a sample keeps its own
+        corrected = samples.copy()
+        corrected[is_other] = self.paint(wanted[is_other], samples[is_other], np.full(is_other.sum(), 255, np.uint8))
+        return corrected
+
     def spell_out(self, samples: Samples) -> Samples:
         num_channels = 1 if self.is_grey else 4 if self.has_alpha else 3
         return self._table[:, :num_channels][samples[:, :, 0]]
@@ -156,6 +179,15 @@ class Cmyk:
         before = self._to_rgb(to_8_bit(samples[None]))[0]
         inks = np.asarray(self._apply(_mix(colours, before, opacities)[None], "RGB", "CMYK"))[0]
         return to_depth(inks, samples.dtype)
+
+    def add(self, samples: Samples, corrections: Floats) -> Samples:
+        """The inks change by as much as those change that the profile would choose: its choice need not be theirs."""
+        before: Bytes = self._to_rgb(to_8_bit(samples))
+        inks_before, inks_after = (
+            np.asarray(self._apply(colours, "RGB", "CMYK")).astype(np.float32)
+            for colours in (before, _added(before, corrections))
+        )
+        return _added(samples, (inks_after - inks_before) / np.float32(255.0))
 
     def spell_out(self, samples: Samples) -> Samples:
         return samples
@@ -223,6 +255,15 @@ def in_bands(convert: Callable[[Samples], Bytes], samples: Samples, num_channels
 
 def bands_of(height_px: int) -> Iterator[slice]:
     return (slice(top, min(top + BAND_PX, height_px)) for top in range(0, height_px, BAND_PX))
+
+
+def _added(samples: AnySamples, corrections: Floats) -> AnySamples:
+    """Of one shape; corrections: 1 is the samples' full scale, at which they end."""
+    full_scale = np.iinfo(samples.dtype).max
+    sums = np.rint(samples + corrections * np.float32(full_scale))
+    added: AnySamples = np.empty_like(samples)
+    added[:] = np.clip(sums, 0, full_scale)
+    return added
 
 
 def _mix(colours: Samples, before: Bytes, opacities: Bytes) -> Bytes:

@@ -25,17 +25,22 @@ _EMPTY_PACKET = (
 
 @dataclass(frozen=True)
 class History:
-    """release: its number, such as 0004; damage_ratio: the share of the photo that was restored, in [0, 1]."""
+    """release: its number, such as 0004; damage_ratio: the share of the photo that was restored, in [0, 1]; denoise:
+    how much of its noise was taken out, in [0, 1]."""
 
     release: str
     damage_ratio: float
+    denoise: float = 0.0
 
     def as_event(self) -> bytes:
         """As an item of an rdf:Seq, which needs `_NAMESPACES` around it or in it."""
+        done = f"damage restored: {self.damage_ratio:.4%} of the photo"
+        if self.denoise:
+            done += f"; denoised by {self.denoise:g}"
         return (
             f'<rdf:li {_NAMESPACES.decode()} rdf:parseType="Resource"><stEvt:action>edited</stEvt:action>'
             f"<stEvt:softwareAgent>{_PACKAGE} {version(_PACKAGE)}, release {self.release}</stEvt:softwareAgent>"
-            f"<stEvt:parameters>damage restored: {self.damage_ratio:.4%} of the photo</stEvt:parameters></rdf:li>"
+            f"<stEvt:parameters>{done}</stEvt:parameters></rdf:li>"
         ).encode()
 
 

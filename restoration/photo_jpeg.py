@@ -3,6 +3,7 @@
 Kept: the coefficients of every 8 x 8 block in which nothing has changed; quantisation tables, chroma subsampling,
 progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
 extended XMP, ICC, IPTC.
+What was denoised is encoded anew as a whole, too, with finer tables: see `quality_without_artifacts`.
 Not kept: thumbnails (EXIF, JFXX, Photoshop's, XMP's but for its extension), further pictures of the file (MPO, depth,
 gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
 Components whose sizes are no whole multiples are encoded anew as a whole, with the same tables. The same goes for
@@ -29,6 +30,7 @@ from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp
 DEFAULT_QUALITY = 95
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 
+_SUM_OF_FINE_TABLE = 369  # of libjpeg's first table at a quality of 95
 _MAX_SEGMENTS = 2048
 _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
@@ -101,6 +103,11 @@ def rewrite_jpeg(
         mode = {1: "L", 3: "RGB", 4: "CMYK"}[after.shape[2]]
         return reencode_jpeg(Plain(after, mode), traits, history=history)
     return _with_segments(written, _with_history(traits.segments, history))
+
+
+def quality_without_artifacts(traits: JpegTraits) -> int | None:
+    """At which to encode anew what a denoiser made of the JPEG; None for its own tables, if they are fine enough."""
+    return DEFAULT_QUALITY if sum(traits.quantisation_tables[0]) > _SUM_OF_FINE_TABLE else None
 
 
 def reencode_jpeg(

@@ -58,6 +58,7 @@ class GoldenTolerance(BaseModel):
     restored_mean_levels: float = 3.0
     restored_far_levels: float = 8.0
     restored_far_share: float = 0.05
+    denoised_mean_levels: float = 1.0
 
 
 class Manifest(BaseModel):

@@ -2,8 +2,10 @@
 
     photo ── detect ──► damage map ── grade, damage, protect ──► opacities, mask
     photo, mask ── fill ──► what was under the mask ── compose ──► samples
+    samples ── denoise, if it is asked for ──► samples
 
-The mask is where an opacity is above 0. Only samples under it are written; every other one keeps its value.
+The mask is where an opacity is above 0. Only samples under it are written; every other one keeps its value, unless the
+photo is denoised: that changes samples all over it, whatever the mask, which stays that of the damage.
 """
 
 import math
@@ -26,11 +28,12 @@ from restoration.device import (
     choose_device,
     choose_precision,
 )
-from restoration.errors import InvalidOption, ReleaseError
+from restoration.errors import DenoiserMissing, InvalidOption, ReleaseError
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
 from restoration.passes import Pass, ResizePass, TilePass
 from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
+from restoration.photo_colours import LUMA, bands_of
 from restoration.pyramid import PyramidPass
 from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.toning import find_tone
@@ -46,20 +49,24 @@ class RestoreOptions:
     mode: `tile` works at the photo's own scale, `resize` sees the whole photo in one tile (fast, preview quality),
     `auto` works from coarse to fine, so that damage of any width is found and filled.
     sensitivity: in [0, 1], how readily something counts as damage.
+    denoise: in [0, 1], how much of the noise, the grain and the compression artifacts is taken out of the whole photo,
+    after its repair and at its own scale in any mode.
     damage, protect: (H, W) bool, on the photo's stored grid. Where `damage` is set the photo is restored in any case,
     where `protect` is set it is never touched; `protect` wins.
     """
 
     mode: Mode = "auto"
     sensitivity: float = 0.5
+    denoise: float = 0.0
     damage: np.ndarray | None = None
     protect: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InvalidOption(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
-        if not (math.isfinite(self.sensitivity) and 0.0 <= self.sensitivity <= 1.0):
-            raise InvalidOption(f"sensitivity is {self.sensitivity}, expected a number in [0, 1]")
+        for name, value in (("sensitivity", self.sensitivity), ("denoise", self.denoise)):
+            if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+                raise InvalidOption(f"{name} is {value}, expected a number in [0, 1]")
         for name, mask in (("damage", self.damage), ("protect", self.protect)):
             if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_):
                 raise InvalidOption(f"{name} is a {mask.ndim}-dimensional {mask.dtype} array, expected (H, W) bool")
@@ -83,8 +90,9 @@ class Restoration:
     """What became of a photo.
 
     samples: (H, W, C) uint8 or uint16 as the photo's, its own array where nothing was to be done.
-    damage_map: (H, W) uint8, what the generator took for damage, 255 is certain; mask: (H, W) bool, what was written.
-    seconds: how long each stage took, all pages together: detect, mask, fill, compose.
+    damage_map: (H, W) uint8, what the generator took for damage, 255 is certain; mask: (H, W) bool, what was repaired.
+    seconds: how long each stage took, all pages together: detect, mask, fill, compose, denoise.
+    denoise: by how much all of it was denoised besides, in [0, 1].
     further_pages: what became of the photo's further pages.
     """
 
@@ -92,13 +100,18 @@ class Restoration:
     damage_map: np.ndarray
     mask: np.ndarray
     seconds: Mapping[str, float] = field(default_factory=dict)
+    denoise: float = 0.0
     further_pages: tuple["Restoration", ...] = ()
 
     @property
     def damage_ratio(self) -> float:
-        """The share of the photo's pixels that were written, on all pages, in [0, 1]."""
+        """The share of the photo's pixels that were repaired, on all pages, in [0, 1]."""
         masks = [page.mask for page in (self, *self.further_pages)]
         return sum(np.count_nonzero(mask) for mask in masks) / sum(mask.size for mask in masks)
+
+    def history(self, release: str) -> History:
+        """What the photo's XMP is to say of it."""
+        return History(release, self.damage_ratio, self.denoise)
 
     def encode(
         self,
@@ -119,6 +132,7 @@ class Restoration:
             quality=quality,
             depth=depth,
             history=history,
+            is_denoised=self.denoise > 0.0,
         )
 
     def encode_damage_map(self) -> bytes:
@@ -132,9 +146,11 @@ def restore_photo(
     """Restore a photo, every page of it: the one function that the service, the archive tool and the evaluation call.
 
     `offset_px` moves the grid of tiles, to show that no seam is left. Raises InvalidOption if `damage` or `protect`
-    does not have the photo's size, or goes with a photo of several pages.
+    does not have the photo's size, or goes with a photo of several pages, DenoiserMissing if the generator cannot
+    denoise and should.
     """
     options = options or RestoreOptions()
+    expect_denoiser(generator, options.denoise)
     options.expect_size(photo.height_px, photo.width_px)
     if photo.further_pages and (options.damage is not None or options.protect is not None):
         raise InvalidOption(f"a mask is for one page, but the photo has {len(photo.pages)}; send them one by one")
@@ -145,9 +161,49 @@ def restore_photo(
     return replace(first, seconds=seconds, further_pages=tuple(further))
 
 
+def expect_denoiser(generator: TileGenerator, denoise: float) -> None:
+    """Raises DenoiserMissing if it is asked for what it cannot do."""
+    if denoise > 0.0 and not generator.has_denoiser:
+        raise DenoiserMissing
+
+
 def _restore_page(photo: Photo, generator: TileGenerator, options: RestoreOptions, offset_px: int) -> Restoration:
-    one_pass = _pass_of(options, generator, offset_px)
     seconds: dict[str, float] = {}
+    repaired = _repair_page(photo, generator, options, offset_px, seconds)
+    if options.denoise == 0.0:
+        return repaired
+    with _timed(seconds, "denoise"):
+        samples = denoise_samples(photo, repaired.samples, generator, options, offset_px)
+    return replace(repaired, samples=samples, denoise=options.denoise)
+
+
+def denoise_samples(
+    photo: Photo, samples: np.ndarray, generator: TileGenerator, options: RestoreOptions, offset_px: int = 0
+) -> np.ndarray:
+    """samples: (H, W, C) of the photo's kind; returns the same less the share of its noise that was asked for.
+
+    What is grey stays grey, and what is protected as it was.
+    """
+    seen = photo.colours.see_deep(samples)
+    is_grey = all((seen[rows] == seen[rows, :, :1]).all() for rows in bands_of(len(seen)))
+
+    def shares() -> Iterator[tuple[int, np.ndarray]]:
+        for top, band in TilePass(generator, offset_px=offset_px).corrections(seen):
+            band *= np.float32(options.denoise)
+            if is_grey:
+                band[:] = (band @ LUMA)[:, :, None]
+            if options.protect is not None:
+                band[options.protect[top : top + len(band)]] = 0.0
+            yield top, band
+
+    return photo.with_corrections(samples, shares())
+
+
+def _repair_page(
+    photo: Photo, generator: TileGenerator, options: RestoreOptions, offset_px: int, seconds: dict[str, float]
+) -> Restoration:
+    """seconds: where to note how long each stage took."""
+    one_pass = _pass_of(options, generator, offset_px)
     colour = photo.colour()
     with _timed(seconds, "detect"):
         tone = find_tone(colour)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from restoration.errors import InvalidOption
-from restoration.photo import MEDIA_TYPES, Depth, History, Photo, PhotoFormat, check_writable
+from restoration.photo import MEDIA_TYPES, Depth, Photo, PhotoFormat, check_writable
 from restoration.restorer import Mode, Restoration
 from service.codecs import Codec
 
@@ -62,6 +62,14 @@ class RestoreQuery(BaseModel):
         description="how readily something counts as damage; 0.6 to 0.8 for badly damaged prints, at the risk of more "
         "that is none",
         examples=[0.5, 0.7],
+    )
+    denoise: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="how much of noise, grain and compression artifacts is taken out; above 0 samples change all over "
+        "the photo, not in the damage alone",
+        examples=[0.0, 0.5, 1.0],
     )
     depth: Depth = Field(
         default="same", description="`8` writes 16 bits a channel as 8; `same` keeps them", examples=["same", "8"]
@@ -142,7 +150,8 @@ def encode_restored(codec: Codec, photo: Photo, restoration: Restoration, query:
         format=query.photo_format,
         quality=query.quality,
         depth=query.depth,
-        history=History(version, restoration.damage_ratio) if query.history else None,
+        history=restoration.history(version) if query.history else None,
+        is_denoised=restoration.denoise > 0.0,
     )
     format = query.photo_format or photo.format
     return Answer(body, MEDIA_TYPES[format], f"restored.{FILE_SUFFIXES[format]}")
@@ -156,7 +165,14 @@ def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, quer
     """Before on the left, after on the right, in the photo's stored grid."""
     side_by_side = np.concatenate((photo.samples, restoration.samples), axis=1)
     format = query.photo_format or photo.format
-    body = codec.encode(photo, side_by_side, format=query.photo_format, quality=query.quality, depth=query.depth)
+    body = codec.encode(
+        photo,
+        side_by_side,
+        format=query.photo_format,
+        quality=query.quality,
+        depth=query.depth,
+        is_denoised=restoration.denoise > 0.0,
+    )
     return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
 
 
@@ -172,6 +188,7 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
         "orientation": photo.metadata.orientation,
         "mode": query.mode,
         "sensitivity": query.sensitivity,
+        "denoise": query.denoise,
     }
     parts = {
         "restored": encode_restored(codec, photo, restoration, query, version),
@@ -180,9 +197,10 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
     }
     if query.preview:
         first = first_page(photo)
-        before = encode_preview(codec, first, photo.samples)
+        before = encode_preview(codec, first, photo.samples, is_denoised=False)
         is_untouched = restoration.samples is photo.samples
-        after = before if is_untouched else encode_preview(codec, first, restoration.samples)
+        is_denoised = restoration.denoise > 0.0
+        after = before if is_untouched else encode_preview(codec, first, restoration.samples, is_denoised=is_denoised)
         parts |= {name: preview.called(name) for name, preview in (("before", before), ("after", after))}
     return encode_form(parts)
 
@@ -198,9 +216,9 @@ class Preview:
         return Answer(self.body, MEDIA_TYPES[self.format], f"{name}.{FILE_SUFFIXES[self.format]}")
 
 
-def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray) -> Preview:
+def encode_preview(codec: Codec, photo: Photo, samples: np.ndarray, *, is_denoised: bool) -> Preview:
     format = choose_preview_format(photo)
-    return Preview(codec.encode(photo, samples, format=format, depth="8"), format)
+    return Preview(codec.encode(photo, samples, format=format, depth="8", is_denoised=is_denoised), format)
 
 
 def choose_preview_format(photo: Photo) -> PhotoFormat:

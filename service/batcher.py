@@ -1,6 +1,6 @@
 """One thread for the device, and batches of tiles from all photos in the works.
 
-    photo threads ── detect, fill ──► calls ── the next batch ──► device thread ──► answers
+    photo threads ── detect, fill, denoise ──► calls ── the next batch ──► device thread ──► answers
 
 Whose tiles come next: those of the photo with the least left to do, so that a small photo overtakes a large scan; every
 few batches, those that have waited longest, so that the scan gets on. A batch takes tiles of one stage and one release,
@@ -27,7 +27,7 @@ from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
 
-Stage = Literal["detect", "fill"]
+Stage = Literal["detect", "fill", "denoise"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
 LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
@@ -36,17 +36,20 @@ MUCH_LARGER = 8
 TILES_PER_PIXEL = 3 / 128**2
 """About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them again in four
 orientations, and a good half filled."""
+DENOISED_TILES_PER_PIXEL = 1 / 128**2
+"""Each once, at the photo's own scale alone."""
 LEAST_TILES = 5
 """One, in four orientations, and filled."""
 
 log = structlog.get_logger(__name__)
 
 
-def guess_tiles(num_pixels: int, mode: Mode = "auto") -> int:
+def guess_tiles(num_pixels: int, mode: Mode = "auto", *, is_denoised: bool = False) -> int:
     """About how many tiles a damaged photo of so many pixels takes: smaller copies are a third of it again."""
+    num_denoised = max(1, round(num_pixels * DENOISED_TILES_PER_PIXEL)) if is_denoised else 0
     if mode == "resize":
-        return LEAST_TILES
-    return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1)))
+        return LEAST_TILES + num_denoised
+    return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1))) + num_denoised
 
 
 class JobDropped(Exception):
@@ -109,7 +112,7 @@ class _Part:
 
 
 class TileBatcher:
-    """Runs every generator's `detect` and `fill` in one thread, in batches."""
+    """Runs every generator's `detect`, `fill` and `denoise` in one thread, in batches."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -234,7 +237,7 @@ class TileBatcher:
         try:
             inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
             num_tiles = len(inputs[0])
-            answers = (first.generator.detect if first.stage == "detect" else first.generator.fill)(*inputs)
+            answers = getattr(first.generator, first.stage)(*inputs)
             parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
             for part, answer in zip(batch, parts, strict=True):
                 self._answer(part.call, answer)
@@ -293,3 +296,7 @@ class SharedGenerator(InFrontOf):
         """See `TileGenerator.fill`."""
         inputs = (tiles, mask) if conditions is None else (tiles, mask, conditions)
         return self.batcher.compute(self.job, self.generator, "fill", inputs)
+
+    def denoise(self, tiles: Tensor) -> Tensor:
+        """See `TileGenerator.denoise`."""
+        return self.batcher.compute(self.job, self.generator, "denoise", (tiles,))

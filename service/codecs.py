@@ -74,6 +74,7 @@ class Codec:
         quality: int | None = None,
         depth: Depth = "same",
         history: History | None = None,
+        is_denoised: bool = False,
     ) -> bytes:
         """See `encode_photo`. Raises CodecUnavailable besides."""
         is_converted = format not in (None, photo.format) or quality is not None or depth != "same"
@@ -90,6 +91,7 @@ class Codec:
                 quality=quality,
                 depth=depth,
                 history=history,
+                is_denoised=is_denoised,
             )
         except WorkerOutOfMemory as error:
             raise InvalidOption(

@@ -38,6 +38,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from restoration.errors import (
+    DenoiserMissing,
     InvalidOption,
     MetadataTooLarge,
     NoRelease,
@@ -215,6 +216,7 @@ PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {
     PhotoTooLarge: ProblemKind(422, "photo-too-large", "The photo has too many pixels"),
     MetadataTooLarge: ProblemKind(422, "metadata-too-large", "The photo carries too much metadata"),
     PhotoUnsafe: ProblemKind(422, "photo-unsafe", "The photo cannot be decoded safely"),
+    DenoiserMissing: ProblemKind(422, "denoiser-missing", "The release cannot denoise"),
     InvalidOption: ProblemKind(422, "invalid-option", "An option cannot be had for this photo"),
     RequestValidationError: INVALID_PARAMETER,
     QuotaExceeded: ProblemKind(429, "quota-exceeded", "The key's quota is used up"),

@@ -35,6 +35,8 @@ PROBLEM_DETAILS: dict[str, str] = {
     "1,000; save it without what is not needed",
     "photo-unsafe": "the photo cannot be decoded safely: it took more than 1 seconds; send it again from the original, "
     "or save it anew",
+    "denoiser-missing": "denoise is above 0, but the release has no denoiser; leave denoise out, or use a release that "
+    "has one",
     "invalid-option": "damage has 10 x 10 pixels, expected the photo's 128 x 96",
     "invalid-parameter": "sensitivity: Input should be less than or equal to 1",
     "internal-error": "this is a fault of the service, not of the request; quote the request id when reporting it",

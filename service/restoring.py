@@ -227,7 +227,8 @@ class RestoreQueue:
     ) -> Restored:
         started_seconds = time.perf_counter()
         num_pixels, header_seconds = await call_in(self._headers, measure_upload, self._small.codec, upload)
-        num_tiles, num_ahead = guess_tiles(num_pixels, query.mode), self.num_tiles_left
+        num_tiles = guess_tiles(num_pixels, query.mode, is_denoised=query.denoise > 0.0)
+        num_ahead = self.num_tiles_left
         if num_ahead and num_ahead + num_tiles > self._max_tiles:
             raise self._queue_full(f"{num_ahead:,} tiles are waiting already, and the limit is {self._max_tiles:,}")
         charge_photo(num_pixels)
@@ -293,6 +294,7 @@ def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels:
     options = RestoreOptions(
         mode=query.mode,
         sensitivity=query.sensitivity,
+        denoise=query.denoise,
         damage=decode_mask(codec, "damage", upload.damage, num_pixels),
         protect=decode_mask(codec, "protect", upload.protect, num_pixels),
     )

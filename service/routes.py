@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from restoration.photo import MEDIA_TYPES
+from restoration.restorer import expect_denoiser
 from service.access import Administrator, RestoringCaller, any_caller
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
@@ -148,6 +149,8 @@ async def restore(
 ) -> Response:
     """The photo at its own resolution and in its own format; only what was taken for damage is painted.
 
+    With `denoise` above 0 samples change all over the photo, and a JPEG is encoded anew. Without:
+
     In PNG, TIFF and WebP every other sample keeps its value; in a JPEG every 8 x 8 block keeps its coefficients in
     which nothing was painted. The XMP of what was restored says so, unless `history=false`.
 
@@ -155,6 +158,7 @@ async def restore(
     """
     check_answerable(query)
     restorer = context.releases.restorer(query.release)
+    expect_denoiser(restorer.generator, query.denoise)
     context.queue.check_open()
     with context.upload_budget.share() as share:
         upload = await read_in_time(request, context.settings, share)
@@ -215,7 +219,7 @@ def restored_headers(restored: Restored, version: str, etag: str | None) -> dict
 
 
 def ratio_text(damage_ratio: float) -> str:
-    """Six decimals; never 0 where anything was restored, since 0 says that the photo is the one that came."""
+    """Six decimals; never 0 where anything was repaired, since 0 says that no damage was found."""
     return f"{max(damage_ratio, SMALLEST_RATIO) if damage_ratio else 0.0:.6f}"
 
 

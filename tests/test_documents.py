@@ -46,7 +46,7 @@ DRY_RUN = [command for commands in COMMANDS.values() for command in commands if 
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the pages take it for granted."""
     place = tmp_path_factory.mktemp("place")
-    publish(place / "model_store")
+    publish(place / "model_store", correction=0.05)
     old = encode(scratched_photo(), "JPEG")
     for photo in ("old.jpg", "scans/box 1/old.jpg", "PHOTOS/old.jpg", "PHOTOS/older.jpg", "service/static/sample.jpg"):
         (place / photo).parent.mkdir(parents=True, exist_ok=True)

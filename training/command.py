@@ -1,4 +1,4 @@
-"""`python -m training`: train, calibrate, evaluate, publish, preview, gallery, run."""
+"""`python -m training`: train, take-part, calibrate, evaluate, publish, preview, gallery, run."""
 
 import json
 import sys
@@ -25,6 +25,7 @@ from training.jobs import (
     train,
 )
 from training.overlays import build_bank
+from training.parts import PartName, take_part
 from training.photos import load_photos
 from training.pictures import save_sheet
 from training.publishing import newest_release
@@ -60,7 +61,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RecipeOption = Annotated[
     RecipeName,
     typer.Option(
-        help="detect-fill is ours; fine-tune goes on from a release (--start-from); pix2pix is the original notebook's."
+        help="detect-fill is ours; fine-tune goes on from a release (--start-from), denoise gives it a denoiser; "
+        "pix2pix is the original notebook's."
     ),
 ]
 StartFrom = Annotated[
@@ -136,6 +138,25 @@ def train_command(
             show({**shown, "recipe": recipe_record(resolved)})
             return
         train(resolved, data, settings, resume=resume, start_from=start_from)
+
+
+@app.command("take-part")
+def take_part_command(
+    part: Annotated[PartName, typer.Argument(help="detector, filler or denoiser.")],
+    donor: Annotated[Path, typer.Argument(help="Folder of the run that has trained it.")],
+    into: Annotated[Path, typer.Option(help="Folder of the run to be made.")],
+    run: RunFolder = RUN,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a run that is --run but for one part of its generator, which is another run's.
+
+    What it makes can be calibrated, evaluated and published, but not trained on.
+    """
+    if dry_run:
+        show({"part": part, "donor": donor, "run": run, "into": into})
+        return
+    take_part(part, donor, run, into)
+    console.print(f"wrote {into}: {run} with the {part} of {donor}")
 
 
 @app.command("calibrate")

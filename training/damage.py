@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.jpeg import compress_jpeg
 from training.overlays import FAMILIES, INNOCENT, OverlayBank
 
 VISIBLE = 8.0 / 255.0
@@ -261,38 +262,6 @@ def _add_noise(both: Tensor, rng: torch.Generator) -> Tensor:
 def _compress(both: Tensor, rng: torch.Generator) -> Tensor:
     quality = uniform(len(both), 40.0, 95.0, rng)
     return torch.cat([compress_jpeg(picture, quality) for picture in (both[:, :3], both[:, 3:])], dim=1)
-
-
-# ITU-T T.81, table K.1
-_LUMA_STEPS = """
-16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
-18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92  49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99
-"""
-# ITU-R BT.601, full range, as in JFIF
-_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-
-
-def compress_jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
-    """JPEG's loss without its entropy coding, nor chroma subsampling.
-
-    pictures: (N, 3, H, W) in [0, 1]; quality: (N, 1, 1, 1) in (0, 100], as libjpeg scales its tables.
-    """
-    n, _, height, width = pictures.shape
-    device = pictures.device
-    to_ycc = torch.tensor(_TO_YCC, device=device)
-    padded = F.pad(pictures, (0, -width % 8, 0, -height % 8), mode="replicate")
-    ycc = torch.einsum("yc,nchw->nyhw", to_ycc, padded * 255.0)
-    blocks = ycc.view(n, 3, ycc.shape[2] // 8, 8, ycc.shape[3] // 8, 8).transpose(3, 4)  # (N, 3, H/8, W/8, 8, 8)
-    index = torch.arange(8, device=device, dtype=torch.float32)
-    dct = torch.cos((2 * index + 1) * index[:, None] * math.pi / 16) / 2
-    dct[0] /= math.sqrt(2)
-    steps = torch.tensor([float(step) for step in _LUMA_STEPS.split()], device=device).view(8, 8)
-    scale = torch.where(quality < 50, 50.0 / quality, 2.0 - quality / 50.0)
-    steps = (steps * scale.view(n, 1, 1, 1, 1, 1)).round().clamp(min=1.0)
-    coefficients = (dct @ blocks @ dct.T / steps).round() * steps
-    ycc = (dct.T @ coefficients @ dct).transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    rgb = torch.einsum("cy,nyhw->nchw", torch.linalg.inv(to_ycc), ycc) / 255.0
-    return rgb[:, :, :height, :width].clamp(0, 1)
 
 
 # --- damage: one of the two -------------------------------------------------------------------------------------------

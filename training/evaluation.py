@@ -123,6 +123,8 @@ class Evaluation:
     about: dict[str, object]
     seams: Scores = field(default_factory=dict)
     """What `measure_seams` found for the run itself."""
+    denoising: dict[str, dict[str, Scores]] = field(default_factory=dict)
+    """What `measure_denoising` found for the run itself, if it has a denoiser."""
 
     def mean(self, method: str, measure: str) -> float:
         """Mean over the families that are damaged."""
@@ -131,7 +133,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write evaluation.json and evaluation.md."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"about": self.about, "scores": self.scores, "seams": self.seams}
+        record = {"about": self.about, "scores": self.scores, "seams": self.seams, "denoising": self.denoising}
         (folder / "evaluation.json").write_text(json.dumps(_without_nan(record), indent=2) + "\n", encoding="utf-8")
         (folder / "evaluation.md").write_text(self.to_markdown(), encoding="utf-8")
 
@@ -144,7 +146,21 @@ class Evaluation:
         if self.seams:
             lines += ["## Seams: the same photo on two grids of tiles, worst of several photos", ""]
             lines += [*_table(["measure", "value"], [[name, f"{value:.3f}"] for name, value in self.seams.items()]), ""]
+        for measure in self._measures_of_noise():
+            lines += [f"## Noise: {TITLES[measure]}", "", *self._by_noise(measure), ""]
         return "\n".join(lines)
+
+    def _measures_of_noise(self) -> list[str]:
+        scores = [each for methods in self.denoising.values() for each in methods.values()]
+        return [measure for measure in TITLES if any(measure in each for each in scores)]
+
+    def _by_noise(self, measure: str) -> list[str]:
+        methods = list(next(iter(self.denoising.values())))
+        rows = [
+            [kind, *(_cell(scores[method][measure], measure) for method in methods)]
+            for kind, scores in self.denoising.items()
+        ]
+        return _table(["what was added", *methods], rows)
 
     def _summary(self) -> list[str]:
         rows = [[method, *(_cell(self.mean(method, measure), measure) for measure in TITLES)] for method in self.scores]

@@ -4,9 +4,10 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,15 @@ from PIL import Image
 from rich.console import Console
 
 from restoration.errors import CheckpointError, DataError, InvalidOption
-from restoration.generator import DetectFill
+from restoration.generator import DetectFill, DetectFillConfig
 from restoration.release import Release, load_generator, read_release
 from restoration.stores import StoreAddress
 from restoration.tensors import to_samples
 from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
 from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import make_pairs
+from training.denoising import make_noisy_cases, measure_denoising
 from training.evaluation import (
     Method,
     do_nothing,
@@ -38,6 +40,7 @@ from training.gallery import show_photos, write_gallery
 from training.metrics import LPIPS
 from training.overlays import INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
+from training.parts import part_of
 from training.photos import CropConfig, load_photos, read_photo, sample_crops
 from training.pictures import draw_sheet
 from training.publishing import (
@@ -56,6 +59,8 @@ from training.splits import list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, weights_digest
 
 console = Console(stderr=True)
+GOES_ON = ("fine-tune", "denoise")
+"""Recipes that need a release to start from."""
 NOTHING = "nothing"
 """What a run that did not go on from a release was started from."""
 
@@ -90,6 +95,8 @@ class Data:
         photos = load_photos(
             self.photos, "train", held_out_share=recipe.held_out_share, short_side_px=recipe.short_side_px
         )
+        if all(phase.noise is not None for phase in recipe.phases):
+            return DamagedOnTheFly(photos, OverlayBank({}), recipe.damage, recipe.crops, recipe.seed)
         bank = build_bank("train", overlay_folder=self.overlays, families=(*recipe.damage.families, INNOCENT))
         return DamagedOnTheFly(photos, bank.to(device), recipe.damage, recipe.crops, recipe.seed)
 
@@ -106,9 +113,13 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     has_checkpoint = (settings.folder / "checkpoint.pt").exists()
     if has_checkpoint and not resume:
         raise InvalidOption(f"{settings.folder} holds a checkpoint; go on with --resume, or name another --run")
-    if recipe.name == "fine-tune" and start_from is None and not resume:
-        raise InvalidOption("the recipe fine-tune goes on from a release; name one with --start-from")
+    if recipe.name in GOES_ON and start_from is None and not resume:
+        raise InvalidOption(f"the recipe {recipe.name} goes on from a release; name one with --start-from")
     release = None if start_from is None else read_release(start_from.resolve().parent, start_from.resolve().name)
+    if resume:
+        recipe = with_parts_of(recipe, load_checkpoint(settings.folder)["recipe"]["generator"])
+    elif release is not None:
+        recipe = with_parts_of(recipe, release.manifest.config)
     # what worker processes use must not lie on a GPU: they are forked, and could not reach it
     makes_pairs = torch.device("cpu") if settings.num_workers else settings.device
     trainer = Trainer(recipe, data.source(recipe, makes_pairs), settings)
@@ -133,6 +144,24 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
     finished = trainer.train()
     console.print(f"{'finished' if finished else 'stopped'} at step {trainer.step:,} of {recipe.num_steps:,}")
     return finished
+
+
+def with_parts_of(recipe: Recipe, config: Mapping[str, Any]) -> Recipe:
+    """config: of the generator that the run goes on from. The parts of it that no phase trains stay as they are, and so
+    must their settings."""
+    if not isinstance(recipe.generator, DetectFillConfig):
+        return recipe
+    trained = {phase.trains for phase in recipe.phases}
+    kept = {
+        setting.name: _as_tuple(config.get(setting.name, setting.default))
+        for setting in fields(DetectFillConfig)
+        if part_of(setting.name) not in trained
+    }
+    return replace(recipe, generator=DetectFillConfig(**{**vars(recipe.generator), **kept}))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def expect_same_run(run: Path, before: Mapping[str, str], facts: Mapping[str, str]) -> None:
@@ -230,8 +259,12 @@ def evaluate_runs(
         make_apart(*chosen, num=num_cases, num_per_size=max(1, num_cases // 6), seed=1),
     )
     evaluation = evaluate(cases, methods, lpips=lpips, about=about, num_processes=num_processes)
-    seams = measure_seams(photos.photos, bank, place(generator, device))
-    replace(evaluation, seams=seams).save(report)
+    placed = place(generator, device)
+    evaluation = replace(evaluation, seams=measure_seams(photos.photos, bank, placed))
+    if generator.has_denoiser:
+        noisy = make_noisy_cases(photos.photos, photos.names, num_per_kind=num_cases, seed=1)
+        evaluation = replace(evaluation, denoising=measure_denoising(noisy, placed, lpips))
+    evaluation.save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
     console.print(evaluation.to_markdown(), soft_wrap=True, markup=False, highlight=False)
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs, make_pairs, pairs_from
+from training.noise import NoiseConfig, make_noisy_pairs
 from training.overlays import OverlayBank
 from training.photos import CropConfig, PhotoSet, read_photo, sample_crop, sample_crops
 from training.splits import IMAGE_SUFFIXES, Split, list_images, select_split
@@ -23,11 +24,12 @@ from training.splits import IMAGE_SUFFIXES, Split, list_images, select_split
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How many crops of which size; damage, where it is not the source's own."""
+    """How many crops of which size; damage, where it is not the source's own, or noise in its place."""
 
     num_crops: int
     crop_px: int
     damage: DamageConfig | None = None
+    noise: NoiseConfig | None = None
 
 
 class PairSource(Protocol):
@@ -56,6 +58,8 @@ class DamagedOnTheFly:
             self.photos.photos, shape.num_crops, shape.crop_px, self.crops, np.random.default_rng(seed)
         )
         rng = torch.Generator(device).manual_seed(seed)
+        if shape.noise is not None:
+            return make_noisy_pairs(crops.to(device), shape.noise, rng)
         return make_pairs(crops.to(device), self.bank.to(device), shape.damage or self.damage, rng)
 
 

@@ -50,20 +50,25 @@ REQUIREMENTS = (
     Requirement("untouched", "share of clean photos left unchanged", 0.02, family="clean"),
 )
 
+REMOVES_NOISE = "noise, grain and compression artifacts go\nif that is asked for (`denoise`), and stay otherwise;"
+KEEPS_NOISE = "it does not remove noise or grain;"
+PARTS_TAKEN = "parts taken from other runs"
+"""What a run's facts say of them."""
+
 CARD = """# Model card: release of {created:%Y-%m-%d}
 
 | | |
 |---|---|
 | architecture | `{architecture}`, {num_parameters:.1f} M parameters, fp16 |
-| recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device}{started_from} |
+| recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device}{started_from}{parts} |
 | training data | {data} |
 | code revision | `{code_revision}` |
 {forced}
 ## What it is for
 
 Finding and filling structural damage (strokes, scratches, hairlines, dust, fibres, creases, stains, holes) in scanned
-photographs. It leaves everything that it does not take for damage as it is; it does not remove noise or grain, does not
-correct colours, does not sharpen and does not enlarge.
+photographs. It leaves everything that it does not take for damage as it is; {noise}
+it does not correct colours, does not sharpen and does not enlarge.
 
 ## Data and licences
 
@@ -121,6 +126,8 @@ def publish_run(
         steps=state["step"],
         minutes=state["trained_seconds"] / 60,
         device=facts.get("device", "an unknown device"),
+        noise=REMOVES_NOISE if generator.has_denoiser else KEEPS_NOISE,
+        parts="".join(f"; its {part} is of another run: {said}" for part, said in facts.get(PARTS_TAKEN, {}).items()),
         started_from=f"; it started from {facts['started_from']}" if "started_from" in facts else "",
         data=data,
         code_revision=code_revision,

@@ -1,16 +1,17 @@
 """Recipes: what is trained, in which order, with which figures. The original's, and ours."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Literal
 
 from restoration.generator import DetectFillConfig, Pix2PixConfig
 from training.damage import DamageConfig
 from training.discriminator import PatchGANConfig
+from training.noise import NoiseConfig
 from training.photos import CropConfig
 
-PhaseName = Literal["detector", "filler", "pix2pix"]
-RecipeName = Literal["detect-fill", "fine-tune", "pix2pix"]
+PhaseName = Literal["detector", "filler", "denoiser", "pix2pix"]
+RecipeName = Literal["detect-fill", "fine-tune", "denoise", "pix2pix"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Phase:
     """Cosine decay of the learning rate to 0 over the phase."""
     damage: DamageConfig | None = None
     """This phase's damage, where it differs from the recipe's."""
+    noise: NoiseConfig | None = None
+    """What the denoiser is trained to take away, in place of damage."""
     see_through_share: float = 0.5
     """Share of samples in which the filler may look at the damage that it fills; in the others it is erased."""
     wrong_mask_share: float = 0.3
@@ -44,6 +47,10 @@ class Phase:
     samples_count_alike: bool = False
     """Losses are taken for each sample, not over the batch: a hairline, or a photo that must stay clean, then weighs as
     much as a large hole, and to the filler a faint stain as much as an opaque stroke."""
+
+
+PHASE_DEFAULTS = {each.name: each.default for each in fields(Phase) if each.default is not MISSING}
+"""What a phase of an earlier version was that did not know one of these."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +146,8 @@ def detect_fill_recipe(num_photos: int) -> Recipe:
     judged_large = replace(judged, num_steps=700, see_through_share=0.75, wrong_mask_share=0.5)
     return Recipe(
         name="detect-fill",
-        generator=DetectFillConfig(detector_shift=3.0, filler_keeps=True, detector_context=4),
-        phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm),
+        generator=DETECT_FILL,
+        phases=(small, large, fill, judged, strict, fill_large, judged_large, sober, decisive, calm, *DENOISING),
         discriminator=PatchGANConfig(channels=(32, 64, 128, 256), norm="spectral"),
         betas=(0.9, 0.99),
         ema_decay=0.999,
@@ -154,7 +161,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
 
     The detector learns what to tell of smaller copies; its rate stays up for as long as there is time, and then falls:
     most of what is gained shows in the fall. The filler, which the release's discriminator has judged, is fine-tuned
-    without one, and learns what half-covered samples still tell.
+    without one, and learns what half-covered samples still tell. A denoiser that the release has stays as it is.
     """
     steady = Phase(
         "detector",
@@ -182,8 +189,29 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         wrong_mask_share=0.5,
         samples_count_alike=True,
     )
-    return replace(detect_fill_recipe(num_photos), name="fine-tune", phases=(steady, falling, fill))
+    return replace(
+        detect_fill_recipe(num_photos),
+        name="fine-tune",
+        generator=replace(DETECT_FILL, denoiser_channels=()),
+        phases=(steady, falling, fill),
+    )
 
+
+def denoise_recipe(num_photos: int) -> Recipe:
+    """For `--start-from` a release: its denoiser alone is trained, detector and filler stay what they are.
+
+    Crops are made smaller more often than larger: noise that photos come with would be learnt as a part of them.
+    """
+    return replace(detect_fill_recipe(num_photos), name="denoise", phases=DENOISING, crops=CropConfig(zoom=(0.7, 2.5)))
+
+
+DETECT_FILL = DetectFillConfig(
+    detector_shift=3.0, filler_keeps=True, detector_context=4, denoiser_channels=(32, 48, 64)
+)
+# Many small steps first: what a sample's own noise is shows within a few pixels
+DENOISE = Phase("denoiser", 3_000, num_crops=8, crop_px=64, learning_rate=4e-3, warm_up_steps=50, noise=NoiseConfig())
+DENOISE_FALLING = replace(DENOISE, learning_rate=3e-3, decays=True)
+DENOISING = (DENOISE, DENOISE_FALLING)
 
 LATE_WEIGHTS = {
     "strokes": 2.0,
@@ -198,6 +226,7 @@ LATE_WEIGHTS = {
 RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {
     "detect-fill": detect_fill_recipe,
     "fine-tune": fine_tune_recipe,
+    "denoise": denoise_recipe,
     "pix2pix": pix2pix_recipe,
 }
 

@@ -28,6 +28,9 @@ Losses = dict[str, Tensor]
 ERASED_ERROR = 0.15
 """What erased samples are off by, about: the mean distance of a photo's samples to those a few pixels away."""
 
+FAINT_NOISE = 0.01
+"""Added to a crop's mean noise where its share is taken: one without any does not weigh more than all others."""
+
 
 @dataclass(frozen=True)
 class StepLosses:
@@ -46,7 +49,8 @@ def condition_channels(generator: Generator) -> int:
 def trained_part(generator: Generator, phase: Phase) -> nn.Module:
     """The part of the generator whose weights this phase changes."""
     if isinstance(generator, DetectFill):
-        return generator.detector if phase.trains == "detector" else generator.filler
+        part: nn.Module = getattr(generator, phase.trains)
+        return part
     return generator
 
 
@@ -58,6 +62,8 @@ def run_step(
     assert isinstance(generator, DetectFill)
     if phase.trains == "detector":
         return _detector_step(generator, pairs, phase, rng)
+    if phase.trains == "denoiser":
+        return _denoiser_step(generator, pairs)
     return _filler_step(generator, discriminator, pairs, phase, recipe, rng)
 
 
@@ -97,6 +103,14 @@ def _told_to_some(told: Tensor | None, untold_share: float, rng: torch.Generator
         return None
     is_told = torch.rand(len(told), 1, 1, 1, generator=rng, device=rng.device) >= untold_share
     return told * is_told
+
+
+def _denoiser_step(generator: DetectFill, pairs: Pairs) -> StepLosses:
+    left = (pairs.damaged + generator.denoise(pairs.damaged) - pairs.clean).abs().mean((1, 2, 3))
+    before = (pairs.damaged - pairs.clean).abs().mean((1, 2, 3))
+    # a crop's noise halved counts alike whether it was strong or faint
+    total = (left / (before + FAINT_NOISE)).mean()
+    return StepLosses(total, None, {"l1": left.mean(), "l1_before": before.mean(), "share_left": total})
 
 
 def draw_fill_mask(pairs: Pairs, phase: Phase, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from training.discriminator import PatchGAN
 from training.pairs import BatchShape, PairSource, batch_seed, iterate_batches
 from training.pictures import draw_sheet, save_sheet, tensors_to_rows
 from training.ranks import ONE_PROCESS, Ranks
-from training.recipes import Phase, Recipe
+from training.recipes import PHASE_DEFAULTS, Phase, Recipe
 from training.steps import StepLosses, condition_channels, run_step, trained_part
 
 
@@ -85,7 +85,7 @@ class Trainer:
                 if self.step >= end:
                     continue
                 steps = range(max(first, self.step), end)
-                shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage)
+                shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage, phase.noise)
                 workers = self.settings.num_workers
                 for pairs in iterate_batches(self.source, steps, shape, self.settings.device, workers):
                     losses = self._train_step(self.settings.ranks.own_rows(pairs), phase, self.step - first)
@@ -176,15 +176,11 @@ class Trainer:
     @torch.no_grad()
     def save_samples(self, phase: Phase) -> None:
         """A grid of pairs that are the same at every step, restored by the averaged weights."""
-        shape = BatchShape(num_crops=8, crop_px=max(phase.crop_px, self.average.tile_multiple_px))
+        crop_px = max(phase.crop_px, self.average.tile_multiple_px)
+        shape = BatchShape(num_crops=8, crop_px=crop_px, noise=phase.noise)
         pairs = self.source.make_batch(-1 % 2**31, shape, self.settings.device)
-        damage_map = self.average.detect(pairs.damaged)[:, :1]
-        blind = (damage_map > 0.5).float()
-        restored = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, blind), blind)
-        filled = torch.lerp(pairs.damaged, self.average.fill(pairs.damaged, pairs.mask), pairs.mask)
-        columns = [pairs.damaged, damage_map, pairs.mask, restored, filled, pairs.clean]
-        labels = ["damaged", "damage map", "true mask", "restored", "with true mask", "clean"]
-        sheet = draw_sheet(tensors_to_rows(*columns), labels)
+        columns = _denoised(self.average, pairs) if phase.trains == "denoiser" else _restored(self.average, pairs)
+        sheet = draw_sheet(tensors_to_rows(*columns.values()), list(columns))
         save_sheet(sheet, self.settings.folder / "samples" / f"step_{self.step:07d}.png")
 
     # --- stopping and going on ----------------------------------------------------------------------------------------
@@ -233,7 +229,11 @@ class Trainer:
         """Go on from the folder's checkpoint. Raises CheckpointError if it belongs to another recipe."""
         state = load_checkpoint(self.settings.folder)
         default_config = dataclasses.asdict(type(self.recipe.generator)())
-        recipe = {**state["recipe"], "generator": {**default_config, **state["recipe"]["generator"]}}
+        recipe = {
+            **state["recipe"],
+            "generator": {**default_config, **state["recipe"]["generator"]},
+            "phases": [{**PHASE_DEFAULTS, **phase} for phase in state["recipe"]["phases"]],
+        }
         check_same_recipe(recipe, recipe_record(self.recipe), self.settings.folder)
         self.calibration = state.get("calibration", {})
         self.step = state["step"]
@@ -267,6 +267,25 @@ class Trainer:
             config = generator.config
             self.calibration = {"detector_shift": config.detector_shift, "required_evidence": config.required_evidence}
         return len(fitting)
+
+
+def _restored(generator: Generator, pairs: Pairs) -> dict[str, Tensor]:
+    """The columns of a grid of samples."""
+    damage_map = generator.detect(pairs.damaged)[:, :1]
+    blind = (damage_map > 0.5).float()
+    return {
+        "damaged": pairs.damaged,
+        "damage map": damage_map,
+        "true mask": pairs.mask,
+        "restored": torch.lerp(pairs.damaged, generator.fill(pairs.damaged, blind), blind),
+        "with true mask": torch.lerp(pairs.damaged, generator.fill(pairs.damaged, pairs.mask), pairs.mask),
+        "clean": pairs.clean,
+    }
+
+
+def _denoised(generator: Generator, pairs: Pairs) -> dict[str, Tensor]:
+    denoised = pairs.damaged + generator.denoise(pairs.damaged)
+    return {"noisy": pairs.damaged, "denoised": denoised, "clean": pairs.clean}
 
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -49,16 +49,18 @@ get("clear").addEventListener("click", () => {
   get("chooser").focus();
 });
 
-get("settings").addEventListener("input", showSensitivity);
+get("settings").addEventListener("input", showShares);
 get("settings").addEventListener("submit", (event) => event.preventDefault());
-showSensitivity();
+showShares();
 
 function readSettings() {
-  return { sensitivity: get("sensitivity").value, mode: get("mode").value };
+  return { sensitivity: get("sensitivity").value, mode: get("mode").value, denoise: get("denoise").value };
 }
 
-function showSensitivity() {
-  get("sensitivity-value").textContent = Number(get("sensitivity").value).toFixed(2);
+function showShares() {
+  for (const name of ["sensitivity", "denoise"]) {
+    get(`${name}-value`).textContent = Number(get(name).value).toFixed(2);
+  }
 }
 
 function select(photo) {

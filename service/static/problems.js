@@ -18,6 +18,7 @@ export const WORDS = {
   "photo-too-large": ["The photograph has too many pixels for this service", "Scale it down, or cut it into parts, and send it again."],
   "metadata-too-large": ["The file holds too much beside the photograph", "Save it anew without comments, previews and the like, and send it again."],
   "photo-unsafe": ["The file cannot be read safely", "It may be damaged. Copy it anew from where it came, or save it anew."],
+  "denoiser-missing": ["This service cannot denoise", "Set Denoise to 0, and try again."],
   "invalid-option": ["The photograph cannot be had that way", "Change the settings, or save the photograph as PNG, and try again."],
   "invalid-parameter": ["The service does not know this setting", "Load this page again: it may be older than the service."],
   "not-ready": ["The service is not ready yet", SEND_AGAIN],
@@ -68,7 +69,7 @@ export class Problem extends Error {
 
   // The same file would be refused again.
   get isOfTheFile() {
-    return [413, 415, 422].includes(this.status) && this.name !== "invalid-option";
+    return [413, 415, 422].includes(this.status) && !["invalid-option", "denoiser-missing"].includes(this.name);
   }
 
   // Another key may do: this one is known, but not for this.

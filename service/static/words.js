@@ -17,17 +17,21 @@ export function describe(photo) {
   }
 }
 
-export function repaired({ damage_ratio: ratio }) {
-  return ratio === 0 ? "No damage found" : `${percent(ratio)} repaired`;
+export function repaired({ damage_ratio: ratio, denoise }) {
+  const found = ratio === 0 ? "No damage found" : `${percent(ratio)} repaired`;
+  return denoise > 0 ? `${found}, denoised` : found;
 }
 
 // The sentence under the photograph.
 export function facts(photo) {
   const { info } = photo.result;
-  const outcome =
+  const isAsItCame = info.damage_ratio === 0 && !(info.denoise > 0);
+  const unchanged = isAsItCame ? ", so the file comes back as it came, byte for byte" : "";
+  const found =
     info.damage_ratio === 0
-      ? "No damage was found, so the file comes back as it came, byte for byte. If you see some, raise the sensitivity."
+      ? `No damage was found${unchanged}. If you see some, raise the sensitivity.`
       : `${percent(info.damage_ratio)} of the picture was taken for damage and repaired.`;
+  const outcome = info.denoise > 0 ? `${found} All of it was denoised.` : found;
   const pages = info.num_pages > 1 ? ` ${info.num_pages} pages, of which the first is shown.` : "";
   const size = `${info.width_px.toLocaleString("en")} × ${info.height_px.toLocaleString("en")} pixels`;
   return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.${pages}`;

@@ -85,6 +85,30 @@ def test_other_options_ask_before_they_restore_anew(
     assert "3 restored" in told
 
 
+def test_denoising_goes_to_the_service_and_is_remembered(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    (scans / "box 1" / "broken.png").unlink()
+    archive("restore", scans, restored, "--server", scripted.address)
+    assert not any("denoise" in query for query, _ in scripted.seen)  # an older service would refuse it
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address, "--denoise", 0.5, "--redo")
+    assert (code, "3 restored" in told) == (0, True)
+    assert [query["denoise"] for query, _ in scripted.seen[3:]] == ["0.5"] * 3
+    assert archive("restore", scans, restored, "--server", scripted.address)[0] == 2
+
+
+@pytest.mark.parametrize("way", ["--server", "--local"])
+def test_a_release_that_cannot_denoise_stops_the_run(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer, store: Path, way: str
+) -> None:
+    scripted.answer = lambda _: problem(422, "denoiser-missing")
+    options = (way, scripted.address) if way == "--server" else (way, "--model-store", store)
+    code, _, told = archive("restore", scans, restored, *options, "--denoise", 1)
+    assert code == (3 if way == "--server" else 2)
+    assert ("as told" if way == "--server" else "has no denoiser") in told
+    assert files_of(restored) == {}
+
+
 def test_a_service_that_is_gone_stops_the_run_and_consumes_nothing(
     archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
 ) -> None:

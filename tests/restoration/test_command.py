@@ -60,6 +60,17 @@ def test_a_photo_without_damage_is_copied_byte_for_byte(publish, run, old, tmp_p
     assert (tmp_path / "new.jpeg").read_bytes() == old.read_bytes()
 
 
+def test_a_photo_is_denoised_if_asked_for(publish, run, old, tmp_path):
+    generator = make_generator(damage_logit=-20.0, denoiser_channels=(8, 12))
+    generator.denoiser.head.bias.data.fill_(0.1)
+    publish(generator)
+    code, out, _ = run(old, tmp_path / "new.png", "--denoise", "0.5")
+    assert code == 0
+    assert "no damage found, denoised by 0.5 with release 0001" in out
+    with Image.open(old) as before, Image.open(tmp_path / "new.png") as after:
+        assert np.asarray(after).mean() - np.asarray(before).mean() == pytest.approx(12.75, abs=1.0)
+
+
 def test_the_new_files_name_chooses_the_format(release, run, old, tmp_path):
     assert run(old, tmp_path / "new.png")[0] == 0
     with Image.open(tmp_path / "new.png") as picture:
@@ -120,11 +131,12 @@ def test_nothing_is_overwritten_unless_told_to(release, run, old, tmp_path):
         (["text.jpg", "new.jpg"], "JPEG"),
         (["old.jpg", "nowhere/new.jpg"], "folder nowhere does not exist"),
         (["old.jpg", "new.jpg", "--sensitivity", "2"], "sensitivity is 2.0"),
+        (["old.jpg", "new.jpg", "--denoise", "0.5"], "has no denoiser"),
         (["old.jpg", "new.jpg", "--release", "0007"], "holds no release 0007; it holds 0001"),
         (["old.jpg", "new.png", "--quality", "50"], "quality"),
         ([".", "new.jpg"], "Is a directory"),
     ],
-    ids=["missing", "text", "folder", "sensitivity", "release", "quality", "directory"],
+    ids=["missing", "text", "folder", "sensitivity", "denoise", "release", "quality", "directory"],
 )
 def test_what_is_wrong_is_said_in_one_line(release, run, old, tmp_path, monkeypatch, arguments, message):
     (tmp_path / "text.jpg").write_text("not a photo at all")

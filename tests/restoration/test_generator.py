@@ -10,13 +10,20 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from restoration.errors import ReleaseInvalid
-from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, build_generator, config_of
+from restoration.generator import (
+    MOST_DENOISER_RADIUS_PX,
+    DetectFill,
+    DetectFillConfig,
+    Pix2Pix,
+    build_generator,
+    config_of,
+)
 from restoration.passes import OVERLAP_PX
 from restoration.tensors import to_model_range
 
 from .small_generator import SMALL, make_generator
 
-LARGEST = DetectFillConfig(filler_keeps=True, detector_context=4)
+LARGEST = DetectFillConfig(filler_keeps=True, detector_context=4, denoiser_channels=(32, 48, 64))
 SMALL_OF = {"detect-fill": SMALL, "pix2pix": {"channels": 2}}
 
 
@@ -106,6 +113,7 @@ def test_an_unknown_config_field_is_refused_by_name(architecture):
         ("detect-fill", {"filler_channels": [8, "12", 16, 24]}),
         ("detect-fill", {"required_evidence": float("inf")}),
         ("detect-fill", {"detector_shift": float("nan")}),
+        ("detect-fill", {"denoiser_channels": (8, 8, 8, 8)}),  # it would see farther than tiles overlap
         ("pix2pix", {"channels": -1}),
         ("pix2pix", {"dropout": 2.0}),
     ],
@@ -132,6 +140,7 @@ def test_ours_stays_within_its_budget():
     assert count_gflop(alone.detect, tile) <= 2.0
     assert count_gflop(generator.detect, tile, context) <= 2.05  # see decision 0028
     assert count_gflop(generator.fill, tile, plane) <= 5.0
+    assert count_gflop(generator.denoise, tile) <= 2.0
     assert num_parameters(generator) <= 8_000_000
 
 
@@ -221,6 +230,24 @@ def test_a_detector_that_tells_starts_as_one_that_does_not():
         assert answer.shape == (2, 4, 256, 256)
         assert torch.equal(answer[:, :1], alone.detect(tiles))
         assert 0.0 <= answer.min() < answer.max() <= 1.0
+
+
+def test_a_correction_depends_on_nothing_beyond_the_denoiser_s_radius():
+    generator = build_generator("detect-fill", {"denoiser_channels": (8, 8, 8)})
+    nn.init.normal_(generator.denoiser.head.weight)
+    farthest_px = 0
+    for middle in range(96, 104):
+        tiles = torch.rand(1, 3, 192, 192, requires_grad=True)
+        generator.denoise(tiles)[0, 0, middle, middle].backward()
+        rows_and_columns = tiles.grad[0].abs().sum(dim=0).nonzero()
+        farthest_px = max(farthest_px, int((rows_and_columns - middle).abs().max()))
+    assert farthest_px == generator.denoiser.radius_px <= MOST_DENOISER_RADIUS_PX == OVERLAP_PX // 2
+
+
+def test_a_denoiser_is_there_if_the_config_says_so():
+    assert not build_generator("detect-fill", {}).has_denoiser
+    assert build_generator("detect-fill", {"denoiser_channels": [8, 8]}).has_denoiser
+    assert not build_generator("pix2pix", {"channels": 2}).has_denoiser
 
 
 def test_ours_looks_no_farther_than_half_of_the_overlap_of_two_tiles():

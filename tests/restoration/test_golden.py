@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,17 @@ def test_a_release_that_finds_other_damage_fails_even_where_nothing_was_written(
     assert not golden.written.any()
     with pytest.raises(ReleaseInvalid, match=r"damage map, mean .*, allowed 2\.0"):
         check_golden(release, golden, on_cpu(make_generator(damage_logit=-0.5)))
+
+
+def test_a_denoiser_is_tested_too(publish):
+    release = publish(make_generator(denoiser_channels=(8, 12, 16)))
+    other = make_generator(denoiser_channels=(8, 12, 16))
+    with torch.no_grad():
+        other.denoiser.head.bias.add_(0.02)
+    with pytest.raises(ReleaseInvalid, match=r"denoised, mean 4\.\d+, allowed 1\.0"):
+        check_golden(release, read_golden(release), on_cpu(other))
+    with pytest.raises(ReleaseInvalid, match=r"it has a denoiser, but no golden/denoised\.png"):
+        check_golden(release, replace(read_golden(release), denoised=None), on_cpu(other))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,11 @@ from service.context import ServiceContext
 MakeClient = Callable[..., TestClient]
 
 
-def white_detector() -> DetectFill:
-    """A tiny generator whose detector calls exactly the near-white pixels damage; its filler has random weights."""
+def white_detector(correction: float | None = None) -> DetectFill:
+    """A tiny generator whose detector calls exactly the near-white pixels damage; its filler has random weights.
+
+    correction: what its denoiser adds to every sample; None for a generator without one.
+    """
     torch.manual_seed(0)
     generator = DetectFill(
         DetectFillConfig(
@@ -30,8 +33,11 @@ def white_detector() -> DetectFill:
             detector_dilations=(1,),
             filler_channels=(4, 4, 4, 4),
             filler_dilations=(1,),
+            denoiser_channels=() if correction is None else (4, 4),
         )
     )
+    if generator.denoiser is not None and generator.denoiser.head.bias is not None:
+        generator.denoiser.head.bias.data.fill_(correction)
     detector = generator.detector
     for parameter in detector.parameters():
         parameter.data.zero_()
@@ -69,11 +75,11 @@ def decode(encoded: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def publish(store: Path) -> str:
+def publish(store: Path, correction: float | None = None) -> str:
     """Returns the version."""
     release = publish_release(
         store,
-        white_detector(),
+        white_detector(correction),
         golden=encode(scratched_photo()),
         report_dir=None,
         model_card="A generator for tests.",

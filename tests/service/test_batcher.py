@@ -37,6 +37,12 @@ class Doubler:
         self.fails(tiles)
         return tiles.mean(dim=1, keepdim=True) * 2
 
+    has_denoiser = True
+
+    def denoise(self, tiles: Tensor) -> Tensor:
+        assert self.gate.wait(30)
+        return tiles * 3
+
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         assert self.gate.wait(30)
         return tiles + mask + (0.0 if conditions is None else conditions)
@@ -95,6 +101,14 @@ def test_everybody_gets_the_answers_to_their_own_tiles(asking: Asking) -> None:
     asking.generator.gate.set()
     for value, answer in answers.items():
         assert answer.result()[:, 0, 0, 0].tolist() == [2 * value, 2 * value + 1]
+
+
+def test_every_stage_asks_the_generator_for_its_own(asking: Asking) -> None:
+    asking.generator.gate.set()
+    shared = SharedGenerator(asking.batcher, asking.generator, job())
+    assert shared.has_denoiser
+    assert shared.denoise(tiles(0.25)).flatten()[0] == 0.75
+    assert shared.detect(tiles(0.25)).flatten()[0] == 0.5
 
 
 def test_batches_are_filled_from_several_photos_and_a_call_may_be_in_two(asking: Asking) -> None:
@@ -267,3 +281,9 @@ def test_a_scan_of_a_hundred_megapixels_is_guessed_to_be_some_sixteen_thousand_t
     assert guess_tiles(100_000_000) == pytest.approx(24_400, rel=0.01)
     assert guess_tiles(100_000_000, "tile") == pytest.approx(18_300, rel=0.01)
     assert guess_tiles(100_000_000, "resize") == guess_tiles(1) == 5
+
+
+@pytest.mark.parametrize("mode", ["auto", "tile", "resize"])
+def test_denoising_looks_at_every_tile_once_more(mode: Any) -> None:
+    assert guess_tiles(100_000_000, mode, is_denoised=True) - guess_tiles(100_000_000, mode) == 6104
+    assert guess_tiles(1, mode, is_denoised=True) == 6

@@ -138,6 +138,9 @@ class Causes:
         with files_of_workers_within(client, 10_000):
             return client.post("/restore", content=PHOTO)
 
+    def denoiser_missing(self) -> Any:
+        return self.make_client().post("/restore?denoise=0.5", content=PHOTO)
+
     def invalid_option(self) -> Any:
         return self.make_client().post("/restore", files={"image": PHOTO, "damage": SMALL_MASK})
 

@@ -252,6 +252,20 @@ def test_the_settings_go_with_the_photo_and_with_restoring_it_again(page: Page) 
     wait_for(page, "done")
     assert ["mode=resize" in request.url for request in requests] == [True, True]
     assert ["sensitivity=0.5" in requests[0].url, "sensitivity=0.8" in requests[1].url] == [True, True]
+    assert ["denoise=0&" in request.url for request in requests] == [True, True]
+
+
+@needs_chromium
+def test_a_release_that_cannot_denoise_is_said_so_and_the_photo_can_be_sent_again(page: Page) -> None:
+    requests = answer_instead(page)
+    page.get_by_label("Denoise").fill("0.5")
+    choose(page, photo_file())
+    wait_for(page, "failed")
+    assert "denoise=0.5" in requests[0].url
+    expect(page.locator("#failure-title")).to_have_text("This service cannot denoise")
+    page.get_by_label("Denoise").fill("0")
+    page.get_by_role("button", name="Try again").click()
+    wait_for(page, "done")
 
 
 @needs_chromium
@@ -391,13 +405,14 @@ def test_everything_can_be_reached_by_keyboard_in_the_order_it_is_seen(page: Pag
     restore(page, photo_file())
     page.locator("body").press("Tab")
     order = []
-    for _ in range(13):
+    for _ in range(14):
         order.append(page.evaluate("document.activeElement.id || document.activeElement.className"))
         page.keyboard.press("Tab")
     assert order[1:] == [
         "chooser",
         "sensitivity",
         "mode",
+        "denoise",
         "clear",
         "entry",
         "remove",

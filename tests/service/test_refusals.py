@@ -16,6 +16,8 @@ PHOTO = encode(grey_photo())
 
 BAD_QUERIES = [
     ("sensitivity=2", "sensitivity"),
+    ("denoise=1.1", "denoise"),
+    ("denoise=nan", "denoise"),
     ("sensitivity=-0.1", "sensitivity"),
     ("sensitivity=nan", "sensitivity"),
     ("sensitivity=a+lot", "sensitivity"),

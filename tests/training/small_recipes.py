@@ -1,7 +1,7 @@
 """Both recipes with networks of few channels and phases of few steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from restoration.generator import DetectFillConfig, Pix2PixConfig
 from training.damage import Pairs
 from training.discriminator import PatchGANConfig
+from training.noise import NoiseConfig
 from training.overlays import OverlayBank
 from training.pairs import BatchShape, DamagedOnTheFly, PairSource
 from training.photos import PhotoSet
@@ -37,6 +38,13 @@ PIX2PIX = Recipe(
     generator=Pix2PixConfig(channels=2),
     phases=(Phase("pix2pix", 6, num_crops=2, crop_px=256, learning_rate=2e-4, adversarial=1.0),),
     discriminator=PatchGANConfig(channels=(4, 8, 8, 8)),
+)
+
+DENOISE = replace(
+    DETECT_FILL,
+    name="denoise",
+    generator=replace(DETECT_FILL.generator, denoiser_channels=(8, 8)),
+    phases=(Phase("denoiser", 2, num_crops=4, crop_px=32, learning_rate=1e-3, noise=NoiseConfig()),),
 )
 
 RECIPES = {recipe.name: recipe for recipe in (DETECT_FILL, PIX2PIX)}

@@ -29,10 +29,10 @@ from training.samples import crop_sample
 from training.trainer import generator_from_checkpoint
 
 from .conftest import names_for, write_photos
-from .small_recipes import DETECT_FILL, RECIPES
+from .small_recipes import DENOISE, DETECT_FILL, RECIPES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMANDS = ["train", "calibrate", "evaluate", "publish", "preview", "run"]
+COMMANDS = ["train", "take-part", "calibrate", "evaluate", "publish", "preview", "run"]
 
 
 @pytest.fixture
@@ -123,6 +123,7 @@ def test_help_of_every_command_explains_its_options(training, name):
         (["evaluate", "PHOTOS", "--num-cases", "2"], {"num_cases": 2, "device": "cpu", "report": "runs/latest/report"}),
         (["publish", "--run", "r"], {"run": "r", "report": "r/report"}),
         (["preview", "--columns", "5"], {"columns": 5, "photos": None}),
+        (["take-part", "denoiser", "d", "--into", "i"], {"part": "denoiser", "donor": "d", "run": "runs/latest"}),
     ],
 )
 def test_a_dry_run_shows_the_resolved_settings_as_json_and_does_nothing(
@@ -130,7 +131,7 @@ def test_a_dry_run_shows_the_resolved_settings_as_json_and_does_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     named = [str(photo_folder) if argument == "PHOTOS" else argument for argument in arguments]
-    device = [] if named[0] in ("publish", "preview") else ["--device", "cpu"]
+    device = [] if named[0] in ("publish", "preview", "take-part") else ["--device", "cpu"]
     code, output, _ = training(*named, *device, "--dry-run")
     assert code == 0
     shown = json.loads(output)
@@ -308,8 +309,37 @@ def test_a_run_goes_on_with_the_release_s_calibration(training, photo_folder, tm
     assert generator_from_checkpoint(tmp_path / "run")[0].config == calibrated
 
 
-def test_fine_tuning_needs_a_release_to_go_on_from(training, photo_folder, tmp_path):
-    code, _, error = training("train", photo_folder, "--recipe", "fine-tune", "--run", tmp_path)
+@pytest.mark.usefixtures("small_sizes")
+def test_a_release_gets_a_denoiser_and_another_run_takes_it(training, photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(jobs.RECIPES, "denoise", lambda num_photos: DENOISE)
+    release = publish_small(tmp_path / "store", DETECT_FILL.generator)
+    started = ["--start-from", release.path, "--recipe", "denoise", "--run", tmp_path / "denoise"]
+    code, _, error = training("train", photo_folder, "--device", "cpu", *started)
+    assert code == 0, error
+    before, after = load_generator(release).state_dict(), load_checkpoint(tmp_path / "denoise")["average"]
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert any(name.startswith("denoiser.") for name in after)
+    assert training("train", photo_folder, "--device", "cpu", "--run", tmp_path / "run", "--minutes", "0")[0] == 0
+    taken = ["denoiser", tmp_path / "denoise", "--run", tmp_path / "run", "--into", tmp_path / "both"]
+    code, _, error = training("take-part", *taken)
+    assert code == 0, error
+    assert generator_from_checkpoint(tmp_path / "both")[0].has_denoiser
+    assert "holds a checkpoint already" in error_line(training("take-part", *taken)[2])
+
+
+def test_a_part_that_is_not_trained_stays_as_large_as_it_is():
+    release = {"denoiser_channels": [8, 8], "detector_channels": [4, 4], "required_evidence": 7.0}
+    kept = jobs.with_parts_of(RECIPES["detect-fill"], release).generator
+    assert (kept.denoiser_channels, kept.detector_channels) == ((8, 8), DETECT_FILL.generator.detector_channels)
+    kept = jobs.with_parts_of(DENOISE, release).generator
+    assert (kept.denoiser_channels, kept.detector_channels) == (DENOISE.generator.denoiser_channels, (4, 4))
+    assert (kept.required_evidence, kept.filler_channels) == (7.0, DetectFillConfig().filler_channels)
+    assert jobs.with_parts_of(RECIPES["pix2pix"], {"channels": 2}) == RECIPES["pix2pix"]
+
+
+@pytest.mark.parametrize("recipe", ["fine-tune", "denoise"])
+def test_fine_tuning_needs_a_release_to_go_on_from(training, photo_folder, tmp_path, recipe):
+    code, _, error = training("train", photo_folder, "--recipe", recipe, "--run", tmp_path)
     assert code == 2
     assert "--start-from" in error_line(error)
 
@@ -335,7 +365,7 @@ def test_run_trains_evaluates_and_publishes_in_one(training, photo_folder, tmp_p
         dataclasses.replace(phase, num_steps=steps[phase.trains], learning_rate=4e-3)
         for phase in DETECT_FILL.phases[:2]
     ]
-    trained = dataclasses.replace(DETECT_FILL, phases=tuple(phases))
+    trained = dataclasses.replace(DETECT_FILL, generator=DENOISE.generator, phases=(*phases, *DENOISE.phases))
     monkeypatch.setitem(jobs.RECIPES, "detect-fill", lambda num_photos: trained)
     run, store = tmp_path / "run", tmp_path / "store"
     code, _, error = training(
@@ -349,10 +379,13 @@ def test_run_trains_evaluates_and_publishes_in_one(training, photo_folder, tmp_p
     assert scores.keys() == {"nothing", "median and telea", "detect-fill", *told}
     assert "mixtures" in scores["detect-fill"]
     assert "| detect-fill |" in (report / "evaluation.md").read_text()
+    assert "## Noise: PSNR, dB" in (report / "evaluation.md").read_text()
     with Image.open(report / "contact_sheet.png") as sheet:
         assert sheet.height > 6 * 256
     release = read_release(store, "0001")
-    assert {"report/evaluation.json", "report/contact_sheet.png"} <= release.manifest.files.keys()
+    expected = {"report/evaluation.json", "report/contact_sheet.png", "golden/denoised.png"}
+    assert expected <= release.manifest.files.keys()
+    assert "go\nif that is asked for (`denoise`)" in (release.path / "README.md").read_text()
     assert Restorer.load(release, device="cpu").release.version == "0001"
 
 

@@ -30,9 +30,16 @@ def test_the_original_trains_a_step_an_epoch_even_on_a_few_photos():
 def test_ours_trains_the_detector_first_as_it_decides():
     recipe = detect_fill_recipe(num_photos=100)
     assert recipe.phases[0].trains == "detector"
-    assert {phase.trains for phase in recipe.phases} == {"detector", "filler"}
+    assert {phase.trains for phase in recipe.phases} == {"detector", "filler", "denoiser"}
     first_judged = next(phase for phase in recipe.phases if phase.adversarial)
     assert any(phase.trains == "filler" for phase in recipe.phases[: recipe.phases.index(first_judged)])
+
+
+def test_the_denoiser_is_trained_alone_by_a_recipe_of_its_own_with_the_same_networks():
+    recipe = RECIPES["denoise"](100)
+    assert {phase.trains for phase in recipe.phases} == {"denoiser"}
+    assert recipe.generator == detect_fill_recipe(100).generator
+    assert not RECIPES["fine-tune"](100).generator.denoiser_channels  # it would publish an untrained one
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ from training.pairs import BatchShape
 from training.steps import condition_channels, draw_fill_mask, run_step, trained_part
 from training.trainer import build_generator_for
 
-from .small_recipes import CPU, DETECT_FILL, PIX2PIX, make_source
+from .small_recipes import CPU, DENOISE, DETECT_FILL, PIX2PIX, make_source
 
 FILLER = DETECT_FILL.phases[1]
 ALL_WRONG = dataclasses.replace(FILLER, wrong_mask_share=1.0)
@@ -72,6 +72,22 @@ def test_a_detector_that_is_never_told_does_not_learn_what_to_tell(bank):
     run_step(generator, judge, pairs_for(recipe, phase, bank), phase, recipe, seeded()).generator.backward()
     assert generator.detector.context_head.weight.grad.abs().sum() == 0
     assert moved(generator.detector.head)
+
+
+def test_the_denoiser_phase_moves_the_denoiser_alone(bank):
+    generator, judge = networks_of(DENOISE)
+    torch.nn.init.normal_(generator.denoiser.head.weight, std=0.1)  # it starts at 0, and lets no gradient through
+    (phase,) = DENOISE.phases
+    shape = BatchShape(phase.num_crops, phase.crop_px, noise=phase.noise)
+    pairs = make_source(DENOISE, bank).make_batch(1, shape, CPU)
+    losses = run_step(generator, judge, pairs, phase, DENOISE, seeded())
+    losses.generator.backward()
+    assert trained_part(generator, phase) is generator.denoiser
+    assert {"l1", "l1_before", "share_left"} == losses.shown.keys()
+    assert moved(generator.denoiser)
+    assert untouched(generator.detector)
+    assert untouched(generator.filler)
+    assert untouched(judge)
 
 
 def test_the_filler_phase_moves_the_filler_alone(bank):
