@@ -46,7 +46,7 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
     """Have the generator fill the photo under mask, (H, W) bool, or else wherever it rather sees damage than not."""
     colour, one_pass = damaged.colour(), TilePass(generator)
     tone = find_tone(colour)
-    damage_map = one_pass.look_once(tone.to_grey(colour) if tone else colour)
+    damage_map, _ = one_pass.look_once(tone.to_grey(colour) if tone else colour)
     mask = damage_map >= FILLED_FROM if mask is None else mask
     filled = one_pass.fill(colour, mask, np.ones_like(mask))
     if tone:

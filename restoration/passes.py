@@ -75,49 +75,73 @@ class TilePass:
         self._generator = generator
         self._offset_px = offset_px
 
-    def detect(self, colour: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
-        """See `Pass.detect`. context: what `survey` told of a copy of half the side, (H / 2, W / 2, C) uint8."""
-        damage_map = self.look_once(colour, context)
-        self._look_again(damage_map, colour, context)
+    def detect(self, colour: np.ndarray) -> np.ndarray:
+        damage_map, _ = self.look_once(colour)
+        suspects = find_suspects(damage_map)
+        self.look_again(damage_map, colour, suspects, suspects)
         return damage_map
 
-    def survey(self, colour: np.ndarray, context: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """`detect`, and what the next finer copy is told, (H, W, C) uint8; None if the generator tells it nothing."""
-        if not self._generator.num_context_planes:
-            return self.detect(colour, context), None
-        planes = self._detect(colour, context, 1 + self._generator.num_context_planes)
-        damage_map = np.ascontiguousarray(planes[:, :, 0])
-        self._look_again(damage_map, colour, context)
-        return damage_map, planes[:, :, 1:]
+    def look_once(
+        self, colour: np.ndarray, told: np.ndarray | None = None, *, tells: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The damage map, (H, W) uint8, before what is suspect was looked at again; what the next finer copy is told.
 
-    def look_once(self, colour: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
-        """The damage map, (H, W) uint8, before what is suspect was looked at again."""
-        return self._detect(colour, context, 1)[:, :, 0]
-
-    def _detect(self, colour: np.ndarray, context: np.ndarray | None, num_planes: int) -> np.ndarray:
-        """The first planes of the generator's answer, (H, W, num_planes) uint8."""
+        told: what this told of a copy of half the side, (H / 2, W / 2, C) uint8, if there is one. The second is
+        (H, W, C) uint8, C being the generator's `num_context_planes`; None if that is 0, or unless it is to tell.
+        """
         plan = self._plan(colour)
-        answers = self._answers(colour, context, plan, self._generator.detect, self._generator.batch_size)
+        num_planes = 1 + (self._generator.num_context_planes if tells else 0)
+        answers = self._answers(colour, told, plan, self._generator.detect, self._generator.batch_size)
         planes = np.empty((*colour.shape[:2], num_planes), np.uint8)
         for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             planes[top : top + len(band)] = _band_to_samples(band)
-        return planes
+        return np.ascontiguousarray(planes[:, :, 0]), planes[:, :, 1:] if num_planes > 1 else None
 
-    def _look_again(self, damage_map: np.ndarray, colour: np.ndarray, context: np.ndarray | None) -> None:
-        """Write into the map, (H, W) uint8, what a second look at the suspects finds."""
-        suspects = grow(damage_map >= SUSPECT_LEVEL)
-        if suspects.any():
-            plan = self._plan(colour).touching(suspects)
-            batch_size = max(1, self._generator.batch_size // len(TURNS))
-            maps = self._answers(colour, context, plan, partial(detect_turned, self._generator), batch_size)
-            for top, band in blend_tiles(plan, maps, num_channels=1):
-                rows = slice(top, top + len(band))
-                np.copyto(damage_map[rows], _band_to_samples(band)[:, :, 0], where=suspects[rows])
+    def look_again(
+        self,
+        damage_map: np.ndarray,
+        colour: np.ndarray,
+        suspects: np.ndarray,
+        places: np.ndarray,
+        told: np.ndarray | None = None,
+        *,
+        tells: bool = False,
+    ) -> np.ndarray | None:
+        """Write into the map, (H, W) uint8, what several orientations say of the suspects.
+
+        suspects, places: (H, W) bool, of which the map is mended, and where anything is to be looked at, suspects
+        included. told: what this told of a copy of half the side, (H / 2, W / 2, len(TURNS) * C) uint8. Returns what
+        the next finer copy is told at the places, (H, W, len(TURNS) * C) uint8, or None as `look_once` does.
+        """
+        num_told = len(TURNS) * self._generator.num_context_planes if tells else 0
+        tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # rows that are never written cost no memory
+        plan = self._plan(colour).touching(places)
+        batch_size = max(1, self._generator.batch_size // len(TURNS))
+        answers = self._answers(colour, told, plan, partial(look_in_turns, self._generator), batch_size)
+        num_planes = 1 + num_told
+        for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
+            rows = slice(top, top + len(band))
+            planes = _band_to_samples(band)
+            np.copyto(damage_map[rows], planes[:, :, 0], where=suspects[rows])
+            tells_next[rows] = planes[:, :, 1:]
+        return tells_next if num_told else None
+
+    def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
+        """What of a copy of half the side the tiles show that are looked at for these places, (H, W) bool.
+
+        Returns (ceil(H / 2), ceil(W / 2)) bool; nothing is set where the generator is told nothing of a copy.
+        """
+        plan = self._plan(places).touching(places).halved()
+        shown = np.zeros((plan.height_px, plan.width_px), bool)
+        if self._generator.num_context_planes:
+            for top, left in plan.corners():
+                shown[top : top + plan.tile_px, left : left + plan.tile_px] = True
+        return shown
 
     def _answers(
         self,
         colour: np.ndarray,
-        context: np.ndarray | None,
+        told: np.ndarray | None,
         plan: TilePlan,
         detect: Callable[[Tensor, Tensor | None], Tensor],
         batch_size: int,
@@ -125,12 +149,12 @@ class TilePass:
         """(T, T, C) float32 each."""
 
         def detect_batch(tiles: Sequence[tuple[np.ndarray, ...]]) -> Tensor:
-            of_colour, *of_context = zip(*tiles, strict=True)
-            return detect(stack_tiles(of_colour), stack_tiles(of_context[0]) if of_context else None)
+            of_colour, *of_told = zip(*tiles, strict=True)
+            return detect(stack_tiles(of_colour), stack_tiles(of_told[0]) if of_told else None)
 
         planes = [cut_tiles(colour, plan)]
-        if context is not None:
-            planes.append(cut_tiles(context, plan.halved()))
+        if told is not None:
+            planes.append(cut_tiles(told, plan.halved()))
         return _in_batches(zip(*planes, strict=True), detect_batch, batch_size)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
@@ -200,13 +224,32 @@ class ResizePass:
 def detect_turned(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
     """The damage map, (N, 1, T, T), whose logits are the means over several orientations of the tiles, (N, 3, T, T).
 
-    What is damage does not depend on how a photo is held; what a network errs in does. context: see
-    `TileGenerator.detect`.
+    What is damage does not depend on how a photo is held; what a network errs in does. context: see `look_in_turns`.
     """
-    turned = (torch.cat([turn(each) for turn, _ in TURNS]) for each in (tiles, context) if each is not None)
-    maps = generator.detect(*turned)[:, :1]
-    turned_back = [back(each) for (_, back), each in zip(TURNS, torch.chunk(maps, len(TURNS)), strict=True)]
-    return torch.sigmoid(torch.logit(torch.stack(turned_back), eps=LEAST_DOUBT).mean(dim=0))
+    return look_in_turns(generator, tiles, context)[:, :1]
+
+
+def look_in_turns(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+    """The damage map of `detect_turned`, and what is told, in each orientation.
+
+    Told in one orientation, a network can't be trusted to understand it in another: what is told of an upright copy
+    goes to the upright tile, of a turned one to the turned. context: (N, len(TURNS) * C, T / 2, T / 2), as it is
+    returned, or None. Returns (N, 1 + len(TURNS) * C, T, T), turned back.
+    """
+    given = [torch.cat([turn(tiles) for turn, _ in TURNS])]
+    if context is not None:
+        told = torch.chunk(context, len(TURNS), dim=1)
+        given.append(torch.cat([turn(each) for (turn, _), each in zip(TURNS, told, strict=True)]))
+    answers = torch.chunk(generator.detect(*given), len(TURNS))
+    turned_back = [back(each) for (_, back), each in zip(TURNS, answers, strict=True)]
+    maps = torch.stack([each[:, :1] for each in turned_back])
+    mean = torch.sigmoid(torch.logit(maps, eps=LEAST_DOUBT).mean(dim=0))
+    return torch.cat([mean, *(each[:, 1:] for each in turned_back)], dim=1)
+
+
+def find_suspects(damage_map: np.ndarray) -> np.ndarray:
+    """damage_map: (H, W) uint8; returns (H, W) bool, what is to be looked at again."""
+    return grow(damage_map >= SUSPECT_LEVEL)
 
 
 def grow(mask: np.ndarray) -> np.ndarray:

@@ -11,13 +11,14 @@ line. So the photo is halved again and again, and the passes go from the smalles
 The copies have a quarter, a sixteenth ... of the photo's pixels: all of it costs 1.33 times the native pass.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from restoration.passes import TilePass
+from restoration.passes import TilePass, find_suspects
 from restoration.photo_colours import to_8_bit, to_depth
 
 MIN_SIDE_PX = 128
@@ -46,25 +47,36 @@ class PyramidPass:
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         """colour: (H, W, 3) uint8; returns the damage map, (H, W) uint8."""
-        coarse_map, context = self._survey_smaller_copy(colour)
-        damage_map = self._one_pass.detect(colour, context)
-        self._carry_on(coarse_map, damage_map)
-        return damage_map
+        copies = [colour]
+        while has_smaller_copy(copies[-1]):
+            copies.append(halve(copies[-1]))
+        maps = self._look_once(copies)
+        self._look_again(copies, maps)
+        for damage_map, coarse_map in reversed(list(pairwise(maps))):  # coarse to fine
+            self._carry_on(coarse_map, damage_map)
+        return maps[0]
 
-    def _survey(self, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        coarse_map, context = self._survey_smaller_copy(colour)
-        damage_map, context = self._one_pass.survey(colour, context)
-        self._carry_on(coarse_map, damage_map)
-        return damage_map, context
+    def _look_once(self, copies: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The copies' maps, (h, w) uint8 each; the finer one is told of the coarser."""
+        maps, told = [], None
+        for index in reversed(range(len(copies))):
+            damage_map, told = self._one_pass.look_once(copies[index], told, tells=index > 0)
+            maps.append(damage_map)
+        return maps[::-1]
 
-    def _survey_smaller_copy(self, colour: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Its map, (h, w) uint8, and what it tells, (h, w, C) uint8; None for each that there is not."""
-        return self._survey(halve(colour)) if has_smaller_copy(colour) else (None, None)
+    def _look_again(self, copies: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> None:
+        """At what is suspect in each map, and at as much of each smaller copy as is told of there."""
+        suspects = [find_suspects(damage_map) for damage_map in maps]
+        places = suspects[:1]
+        for suspects_of_copy in suspects[1:]:
+            places.append(suspects_of_copy | self._one_pass.shown_of_copy(places[-1]))
+        told = None
+        for index in reversed(range(len(copies))):
+            of_copy = (maps[index], copies[index], suspects[index], places[index])
+            told = self._one_pass.look_again(*of_copy, told, tells=index > 0)
 
-    def _carry_on(self, coarse_map: np.ndarray | None, damage_map: np.ndarray) -> None:
-        """Write into the map, (H, W) uint8, what was decided on the smaller copy, if there is one."""
-        if coarse_map is None:
-            return
+    def _carry_on(self, coarse_map: np.ndarray, damage_map: np.ndarray) -> None:
+        """Write into the map, (H, W) uint8, what was decided on the smaller copy, (h, w) uint8."""
         opacities = self._decide(coarse_map)
         if opacities.any():
             found = double(decided_parts(coarse_map, opacities), damage_map.shape)

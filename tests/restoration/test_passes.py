@@ -4,7 +4,7 @@ from skimage import data
 
 from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
-from restoration.passes import SUSPECT_LEVEL, TURNS, TilePass, detect_turned, grow
+from restoration.passes import SUSPECT_LEVEL, TURNS, TilePass, detect_turned, grow, look_in_turns
 
 CPU = torch.device("cpu")
 
@@ -40,10 +40,32 @@ def test_how_a_tile_is_held_hardly_matters_to_a_map_of_all_its_turns():
     assert 0.0 < turned < once
 
 
+def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike():
+    class Repeats:
+        """No damage; what it tells is what it sees, and what it was told."""
+
+        batch_size, detector_radius_px, required_evidence, conditions = 8, 61, 5.5, ()
+        num_context_planes = 1
+
+        def __init__(self) -> None:
+            self.given = []
+
+        def detect(self, tiles, context=None):
+            self.given.append((tiles, context))
+            return torch.cat([torch.zeros_like(tiles[:, :1]), tiles[:, :1]], dim=1)
+
+    generator, tiles = Repeats(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    told = look_in_turns(generator, tiles)[:, 1:]
+    assert torch.equal(told, tiles[:, :1].expand(-1, 4, -1, -1))  # turned back
+    look_in_turns(generator, torch.rand(2, 3, 16, 16), told)
+    for index, (turn, _) in enumerate(TURNS):
+        assert torch.equal(generator.given[1][1][2 * index : 2 * index + 2], turn(tiles[:, :1]))
+
+
 def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
     colour = data.astronaut()[:300, :300]
     one_pass = TilePass(detector(shift=2.5))
-    once, again = one_pass.look_once(colour), one_pass.detect(colour)
+    (once, _), again = one_pass.look_once(colour), one_pass.detect(colour)
     suspects = grow(once >= SUSPECT_LEVEL)
     assert suspects.any()
     assert not suspects.all()

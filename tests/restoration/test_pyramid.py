@@ -7,13 +7,16 @@ import pytest
 import tifffile
 import torch
 from scipy import ndimage
+from skimage import data
 
 from restoration import pyramid
+from restoration.device import DeviceGenerator
+from restoration.passes import TilePass, find_suspects
 from restoration.photo import decode_photo
 from restoration.pyramid import PyramidPass, decided_parts, double, halve, halve_mask, put_in, wide_parts
 from restoration.restorer import RestoreOptions, restore_photo
 
-from .small_generator import encode
+from .small_generator import encode, make_generator
 
 SIZES = [(256, 256), (257, 301), (511, 640)]
 
@@ -220,31 +223,54 @@ def test_a_generator_that_cannot_look_through_a_mask_repaints_at_the_photo_s_own
     assert counts[0] == counts[1]
 
 
-def test_each_copy_is_told_what_the_next_smaller_one_saw():
-    class TellsItsSize:
-        """One plane, and a map: how many copies had been told before."""
+class TellsWhatItSees(SeesNear):
+    """It tells how bright each sample is; and how many planes it was told of which brightness, is kept."""
 
-        def __init__(self) -> None:
-            self.seen = []
+    num_context_planes = 1
 
-        def detect(self, colour: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-            self.seen.append((colour.shape[:2], None if context is None else (context.shape, int(context.max()))))
-            return np.zeros(colour.shape[:2], np.uint8)
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = []
 
-        def survey(self, colour: np.ndarray, context: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-            damage_map = self.detect(colour, context)
-            return damage_map, np.full((*colour.shape[:2], 1), len(self.seen), np.uint8)
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        self.told.append(None if context is None else (tiles, context))
+        return torch.cat([super().detect(tiles), tiles[:, :1]], dim=1)
 
-    one_pass = TellsItsSize()
-    PyramidPass(one_pass, decide=lambda coarse: coarse).detect(np.zeros((601, 700, 3), np.uint8))
-    assert one_pass.seen == [((151, 175), None), ((301, 350), ((151, 175, 1), 1)), ((601, 700), ((301, 350, 1), 2))]
+
+def test_each_copy_is_told_what_was_seen_of_the_same_place_on_the_next_smaller_one():
+    samples, _ = scan(640, 768, 3)
+    generator = TellsWhatItSees()
+    restore(samples, generator, mode="auto", protect=np.ones(samples.shape[:2], bool))
+    assert generator.told[0] is None  # the smallest
+    told = [each for each in generator.told if each]
+    assert len(told) > 4
+    for tiles, context in told:
+        halved = torch.nn.functional.avg_pool2d(tiles[:, :1], 2)
+        assert (halved - context).abs().max() < 0.01
+
+
+def test_what_is_told_where_something_is_suspect_is_what_would_be_told_everywhere(monkeypatch):
+    """The second look at the copies is at as little as will do: the map must not show it."""
+    generator = make_generator(detector_channels=(8, 12, 16), detector_context=2, detector_shift=4.25)
+    torch.nn.init.normal_(generator.detector.context_stem.weight, generator=torch.Generator().manual_seed(0))
+    colour = data.astronaut()[:509, :430]
+    one_pass = TilePass(DeviceGenerator(generator, torch.device("cpu"), "float32"))
+    small = PyramidPass(one_pass, decide=np.zeros_like).detect(colour)
+    is_suspect = find_suspects(one_pass.look_once(colour)[0])
+    assert 0.02 < is_suspect.mean() < 0.98
+    monkeypatch.setattr(TilePass, "shown_of_copy", lambda _, places: np.ones_like(halve_mask(places)))
+    assert np.array_equal(PyramidPass(one_pass, decide=np.zeros_like).detect(colour), small)
 
 
 def test_a_small_photo_has_no_smaller_copy():
     class OnePass:
-        def detect(self, colour: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+        def look_once(self, colour: np.ndarray, told: None, *, tells: bool) -> tuple[np.ndarray, None]:
             assert colour.shape == (255, 900, 3)
-            assert context is None
-            return np.zeros(colour.shape[:2], np.uint8)
+            assert told is None
+            assert not tells
+            return np.zeros(colour.shape[:2], np.uint8), None
+
+        def look_again(self, *_given: object, tells: bool) -> None:
+            assert not tells
 
     assert not PyramidPass(OnePass(), decide=lambda coarse: coarse).detect(np.zeros((255, 900, 3), np.uint8)).any()
