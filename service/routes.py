@@ -141,7 +141,8 @@ RESTORED_DESCRIPTION: dict[int | str, dict[str, Any]] = {
     "/restore",
     summary="Restore a photo",
     response_class=Response,
-    responses=RESTORED_DESCRIPTION | problem_responses(400, 401, 403, 408, 409, 412, 413, 415, 422, 429, 500, 503, 504),
+    responses=RESTORED_DESCRIPTION
+    | problem_responses(400, 401, 403, 408, 409, 412, 413, 415, 422, 429, 500, 503, 504, 507),
     openapi_extra={"requestBody": UPLOAD_DESCRIPTION, "parameters": HEADER_PARAMETERS},
 )
 async def restore(
