@@ -233,7 +233,9 @@ def test_no_call_is_documented_with_a_problem_of_another(client: TestClient) -> 
     assert conflicts("/models/{version}/activate") == {"release-pinned", "release-refused"}
 
 
-def test_every_parameter_has_a_description_and_an_example_that_is_taken(make_client: MakeClient, tmp_path: Path) -> None:
+def test_every_parameter_has_a_description_and_an_example_that_is_taken(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
     publish(tmp_path / "denoising", correction=0.05)
     client = make_client(model_store=tmp_path / "denoising")
     for parameter in documented(client, "/restore", "post")["parameters"]:

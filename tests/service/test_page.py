@@ -296,7 +296,8 @@ def test_several_photos_are_sent_two_at_a_time_and_one_bad_one_stops_none(page: 
 def test_an_error_says_what_to_do_and_the_photo_can_be_removed(page: Page) -> None:
     choose(page, {**photo_file("letter.jpg"), "buffer": b"Dear Sir or Madam"})
     wait_for(page, "failed")
-    expect(page.locator("#failure-advice")).to_have_text("Save it as JPEG, PNG, TIFF, WebP or JPEG 2000, and send that.")
+    advice = "Save it as JPEG, PNG, TIFF, WebP or JPEG 2000, and send that."
+    expect(page.locator("#failure-advice")).to_have_text(advice)
     page.get_by_text("What the service said").click()
     expect(page.locator("#failure-detail")).to_contain_text("found text")
     expect(page.locator("#failure-request")).to_contain_text(re.compile("Request id: [0-9a-f]{32}"))
