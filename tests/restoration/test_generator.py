@@ -293,7 +293,7 @@ def test_no_checkerboard_is_there_to_unlearn(seed):
     torch.manual_seed(seed)
     generator = build_generator("detect-fill", SMALL)
     with torch.inference_mode():
-        logits = generator.detect_logits(portrait())
+        logits, _ = generator.detect_logits(portrait())
         picture = generator.fill_unclipped(portrait(), hole())
     for plane in (logits, picture):
         assert plane.std() > 0.01
@@ -305,7 +305,7 @@ def test_untrained_activations_neither_vanish_nor_explode():
     torch.manual_seed(0)
     generator = DetectFill()
     with torch.inference_mode():
-        logits = generator.detect_logits(portrait(64))
+        logits, _ = generator.detect_logits(portrait(64))
     assert 0.01 < logits.std() < 20.0
 
 
