@@ -112,7 +112,7 @@ def test_an_unexpected_error_is_a_problem_without_internals(
 def test_the_documented_statuses_are_those_that_exist(client: TestClient) -> None:
     documented = client.get("/openapi.json").json()["paths"]["/restore"]["post"]["responses"]
     assert set(documented) == {
-        *("200", "400", "401", "403", "408", "409", "412", "413", "415", "422", "429", "500", "503", "504")
+        *("200", "400", "401", "403", "408", "409", "412", "413", "415", "422", "429", "500", "503", "504", "507")
     }
     described = documented["422"]["content"]["application/problem+json"]["schema"]
     assert set(described["required"]) == {"type", "title", "status", "detail", "request_id"}
