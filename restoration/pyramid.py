@@ -8,7 +8,8 @@ line. So the photo is halved again and again, and the passes go from the smalles
              found here may be plain there.
     fill     what is wide is filled on the coarser copy, and stands in the damage's place when the finer one is filled.
 
-The copies have a quarter, a sixteenth ... of the photo's pixels: all of it costs 1.33 times the native pass.
+The copies have a quarter, a sixteenth ... of the photo's pixels: one look at all of it costs 1.33 times the
+native pass. What is suspect is looked at again, and so is as much of the copies as is told of there.
 """
 
 from collections.abc import Callable, Iterator, Sequence

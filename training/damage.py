@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restoration.generator import soften
 from training.jpeg import compress_jpeg
 from training.overlays import FAMILIES, INNOCENT, OverlayBank
 
@@ -117,13 +118,6 @@ def _blurred_widely(plane: Tensor) -> Tensor:
     return F.interpolate(means, scale_factor=ACTIVITY_PX, mode="bilinear", align_corners=False)[
         :, :, : plane.shape[2], : plane.shape[3]
     ]
-
-
-def soften(photos: Tensor) -> Tensor:
-    """Mean of each pixel and its eight neighbours: (N, C, H, W)."""
-    padded = F.pad(photos, (1, 1, 1, 1), mode="replicate")
-    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # a third of avg_pool2d's time on a CPU
-    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9.0
 
 
 # --- random numbers ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restoration.generator import soften
 from training.damage import (
     Pairs,
     chance,
@@ -16,7 +17,6 @@ from training.damage import (
     expose,
     fade_out,
     normal,
-    soften,
     to_grey,
     tone_down,
     uniform,

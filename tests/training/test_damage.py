@@ -7,6 +7,7 @@ from PIL import Image
 from skimage import data
 from torch.nn import functional as F
 
+from restoration.generator import soften
 from restoration.tensors import stack_tiles, to_model_range, to_samples
 from training.damage import (
     INVISIBLE,
@@ -22,7 +23,6 @@ from training.damage import (
     damage_mask,
     make_pairs,
     sharpen,
-    soften,
     warp_overlays,
 )
 from training.overlays import FAMILIES, build_bank
