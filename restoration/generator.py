@@ -23,8 +23,12 @@ ERASED = 0.5
 """The value that an erased sample has in front of the filler."""
 MOST_DENOISER_RADIUS_PX = 64
 """How far a denoiser may look, so that tiles that overlap by twice as much leave no trace."""
-FINE_GAIN = 4.0
-"""By how much a denoiser is shown fine differences enlarged."""
+BAND_GAIN = 4.0
+"""By how much a denoiser is shown bands of detail enlarged."""
+LITTLE_NOISE = -2.0
+"""The logit of the share of each band that an untrained denoiser takes for noise."""
+TO_LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+"""From red, green and blue (ITU-R BT.601, full range, as in JFIF)."""
 LITTLE_KEPT = -2.0
 """The logit of the share that an untrained filler keeps of what it sees."""
 
@@ -102,6 +106,8 @@ class DetectFillConfig:
     denoiser_channels: tuple[int, ...] = ()
     """None: the generator has no denoiser, as releases up to 0005."""
     denoiser_dilations: tuple[int, ...] = (1, 1, 1, 1)
+    denoiser_bands: int = 0
+    """Bands of detail of which the denoiser says what share is noise; 0: it says outright what to add, as 0006's."""
     filler_keeps: bool = False
     """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
     detector_context: int = 0
@@ -237,24 +243,85 @@ class TellingUNet(UNet):
 
 
 class Denoiser(UNet):
-    """(N, 3, T, T) in [0, 1] to what to add to it. Untrained, it adds nothing.
+    """(N, 3, T, T) in [0, 1] to what to add to it.
 
-    Noise is small beside the picture that it lies on, and was hardly learnt from the picture alone. So the network
-    sees, besides, how each sample differs from the mean around it, enlarged.
+    To say outright what the noise is, a network must carry every sample's own through all of its layers. So the photo
+    is taken apart, in luma and chroma, into bands of detail (the a-trous wavelet transform, Holschneider et al. 1989),
+    and the network says of each sample of each band what share of it is noise: wavelet shrinkage (Donoho and Johnstone
+    1994), learnt. What no share can mend, such as the edges of JPEG's blocks, it adds.
     """
+
+    def __init__(self, channels: tuple[int, ...], dilations: tuple[int, ...], num_bands: int) -> None:
+        super().__init__(3 + 3 * num_bands, 3 + 3 * num_bands, channels, dilations)
+        self.num_bands = num_bands
+        self.radius_px += (1 << num_bands) - 1
+        _check_denoiser_radius(self.radius_px)
+        nn.init.zeros_(self.head.weight)
+        self.head.bias = nn.Parameter(torch.tensor([0.0] * 3 + [LITTLE_NOISE] * 3 * num_bands).repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands, rest = split_bands(_to_luma_chroma(x), self.num_bands)
+        planes = torch.cat([*(BAND_GAIN * band for band in bands), rest], dim=1)
+        answer = super().forward(planes).float()
+        added, *shares = answer.split(3, dim=1)
+        noise = sum((torch.sigmoid(share) * band for share, band in zip(shares, bands, strict=True)), -added)
+        return -_from_luma_chroma(noise)
+
+
+class OutrightDenoiser(UNet):
+    """(N, 3, T, T) in [0, 1] to what to add to it, said outright: release 0006's, which left twice as much noise."""
 
     def __init__(self, channels: tuple[int, ...], dilations: tuple[int, ...]) -> None:
         super().__init__(3 + 3, 3, channels, dilations)
         self.radius_px += 1
-        if self.radius_px > MOST_DENOISER_RADIUS_PX:
-            raise ValueError(f"the denoiser sees {self.radius_px} px, more than {MOST_DENOISER_RADIUS_PX}")
+        _check_denoiser_radius(self.radius_px)
         nn.init.zeros_(self.head.weight)
-        for up in self.ups:  # what the coarse levels say of the picture must not drown the noise either
-            up.get_parameter("weight").data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        fine = x - soften(x)
-        return super().forward(torch.cat([x - 0.5, FINE_GAIN * fine], dim=1))
+        return super().forward(torch.cat([x - 0.5, BAND_GAIN * (x - soften(x))], dim=1))
+
+
+def _check_denoiser_radius(radius_px: int) -> None:
+    if radius_px > MOST_DENOISER_RADIUS_PX:
+        raise ValueError(f"the denoiser sees {radius_px} px, more than {MOST_DENOISER_RADIUS_PX}")
+
+
+def split_bands(planes: Tensor, num_bands: int) -> tuple[list[Tensor], Tensor]:
+    """Bands of detail, the finest first, and what is left: (N, C, H, W) each; their sum is `planes`.
+
+    Each band is what the next wider binomial filter takes away.
+    """
+    bands = []
+    for band in range(num_bands):
+        softer = _soften_by_binomial(planes, 1 << band)
+        bands.append(planes - softer)
+        planes = softer
+    return bands, planes
+
+
+def _soften_by_binomial(planes: Tensor, spacing_px: int) -> Tensor:
+    """1-2-1 in both directions, the taps `spacing_px` apart."""
+    p = spacing_px
+    padded = F.pad(planes, (p, p, p, p), mode="replicate")
+    rows = padded[:, :, : -2 * p] + 2.0 * padded[:, :, p:-p] + padded[:, :, 2 * p :]
+    return (rows[..., : -2 * p] + 2.0 * rows[..., p:-p] + rows[..., 2 * p :]) / 16.0
+
+
+def _to_luma_chroma(photos: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] to luma in [-0.5, 0.5] and two planes of chroma in the same range."""
+    planes = _mix_channels(torch.tensor(TO_LUMA_CHROMA, device=photos.device), photos)
+    return planes - torch.tensor([0.5, 0.0, 0.0], device=photos.device).view(1, 3, 1, 1)
+
+
+def _from_luma_chroma(differences: Tensor) -> Tensor:
+    """What differences in luma and chroma are in red, green and blue: (N, 3, H, W) both."""
+    return _mix_channels(torch.linalg.inv(torch.tensor(TO_LUMA_CHROMA)).to(differences.device), differences)
+
+
+def _mix_channels(matrix: Tensor, planes: Tensor) -> Tensor:
+    """(3, 3) times (N, 3, H, W). Not a matrix product: autocast would round its samples to bfloat16."""
+    mixed: Tensor = (matrix.view(1, 3, 3, 1, 1) * planes.unsqueeze(1)).sum(dim=2)
+    return mixed
 
 
 def soften(photos: Tensor) -> Tensor:
@@ -294,9 +361,11 @@ class DetectFill(Generator):
         )
         filler = KeepingUNet if self.config.filler_keeps else UNet
         self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
-        self.denoiser: Denoiser | None = None
+        self.denoiser: UNet | None = None
         if self.config.denoiser_channels:
-            self.denoiser = Denoiser(self.config.denoiser_channels, self.config.denoiser_dilations)
+            denoiser_shape = (self.config.denoiser_channels, self.config.denoiser_dilations)
+            bands = self.config.denoiser_bands
+            self.denoiser = Denoiser(*denoiser_shape, bands) if bands else OutrightDenoiser(*denoiser_shape)
 
     @property
     def detector_radius_px(self) -> int:

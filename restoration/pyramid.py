@@ -6,7 +6,8 @@ line. So the photo is halved again and again, and the passes go from the smalles
     detect   each copy has its own map, and what is damage is decided on each. The detector of the finer one is told
              what was seen on the coarser, and what was decided there is carried on: what is too wide or faint to be
              found here may be plain there.
-    fill     what is wide is filled on the coarser copy, and stands in the damage's place when the finer one is filled.
+    fill     what lies deep in damage is filled on the coarser copy; on the finer one a rim is left to fill, between
+             what lies around the damage and what stands in it now.
 
 The copies have a quarter, a sixteenth ... of the photo's pixels: one look at all of it costs 1.33 times the
 native pass. What is suspect is looked at again, and so is as much of the copies as is told of there.
@@ -28,10 +29,8 @@ THICK_PX = 3
 """Damage that is thinner on a copy is left to the next finer one to find."""
 CARRIED_LEVEL = 192
 """At least as certain as this is what a coarser map decided: damage to its edge, but no proof of damage by itself."""
-WIDE_PX = 13
-"""What is at least so wide on a copy is filled there first."""
-EDGE_PX = 2
-"""What is filled on a copy reaches so far beyond the edge of what is wide."""
+RIM_PX = 9
+"""What lies deeper in damage than this, on a copy, is not filled anew on the next finer one."""
 BAND_PX = 512
 """Photos are halved and doubled so many rows at a time."""
 
@@ -85,17 +84,20 @@ class PyramidPass:
             np.maximum(damage_map, found, out=damage_map)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
-        """See `Pass.fill`. On the copies colours have 8 bits: what is painted there is painted over on the next."""
-        if has_smaller_copy(colour):
-            coarse_mask = halve_mask(mask)
-            wide = mask & (double(wide_parts(coarse_mask), mask.shape) > 0)
-            if wide.any():
-                halved = halve(colour)
-                coarse = self.fill(halved, coarse_mask, ~halve_mask(mask & ~see_through))
-                np.copyto(halved, coarse, where=coarse_mask[:, :, None])  # outside the mask a fill means nothing
-                colour = put_in(halved, wide, colour)
-                see_through = see_through | wide
-        return self._one_pass.fill(colour, mask, see_through)
+        """See `Pass.fill`. On the copies colours have 8 bits."""
+        if not has_smaller_copy(colour):
+            return self._one_pass.fill(colour, mask, see_through)
+        coarse_mask = halve_mask(mask)
+        deep = mask & (double(deep_parts(coarse_mask), mask.shape) > 127)
+        if not deep.any():
+            return self._one_pass.fill(colour, mask, see_through)
+        halved = halve(colour)
+        coarse = self.fill(halved, coarse_mask, ~halve_mask(mask & ~see_through))
+        np.copyto(halved, coarse, where=coarse_mask[:, :, None])  # outside the mask a fill means nothing
+        colour = put_in(halved, deep, colour)
+        filled = self._one_pass.fill(colour, mask & ~deep, see_through)
+        np.copyto(filled, colour, where=deep[:, :, None])
+        return filled
 
 
 def has_smaller_copy(colour: np.ndarray) -> bool:
@@ -126,13 +128,13 @@ def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
     return doubled
 
 
-def put_in(coarse: np.ndarray, wide: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """A copy of colour, (H, W, 3) uint8 or uint16, with the doubled coarse (h, w, 3) uint8 where wide, (H, W) bool, is
-    set."""
+def put_in(coarse: np.ndarray, where: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """A copy of colour, (H, W, 3) uint8 or uint16, with the doubled coarse, (h, w, 3) uint8, put in: where is (H, W)
+    bool."""
     composed = colour.copy()
-    for top, band in _doubled_bands(coarse, wide.shape):
+    for top, band in _doubled_bands(coarse, where.shape):
         rows = slice(top, top + len(band))
-        np.copyto(composed[rows], to_depth(band, colour.dtype), where=wide[rows, :, None])
+        np.copyto(composed[rows], to_depth(band, colour.dtype), where=where[rows, :, None])
     return composed
 
 
@@ -156,8 +158,7 @@ def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     return opened
 
 
-def wide_parts(mask: np.ndarray) -> np.ndarray:
-    """mask: (h, w) bool; returns (h, w) uint8, 255 where it is wide, its edge included, else 0."""
-    eroded = ndimage.minimum_filter(mask.astype(np.uint8) * np.uint8(255), WIDE_PX)
-    wide: np.ndarray = ndimage.maximum_filter(eroded, WIDE_PX + 2 * EDGE_PX)
-    return wide
+def deep_parts(mask: np.ndarray) -> np.ndarray:
+    """mask: (h, w) bool; returns (h, w) uint8, 255 where everything within `RIM_PX` is set, else 0."""
+    deep: np.ndarray = ndimage.minimum_filter(mask.astype(np.uint8) * np.uint8(255), 2 * RIM_PX + 1)
+    return deep

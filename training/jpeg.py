@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restoration.generator import TO_LUMA_CHROMA
+
 BLOCK_PX = 8
 MCU_PX = 2 * BLOCK_PX
 """Side of what is coded together where chroma is halved."""
@@ -19,8 +21,6 @@ _CHROMA_STEPS = """
 17 18 24 47 99 99 99 99  18 21 26 66 99 99 99 99  24 26 56 99 99 99 99 99  47 66 99 99 99 99 99 99
 99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99
 """
-# ITU-R BT.601, full range, as in JFIF
-_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def compress_jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
@@ -50,11 +50,11 @@ def _padded(pictures: Tensor, multiple_px: int) -> Tensor:
 
 
 def _to_ycc(pictures: Tensor) -> Tensor:
-    return torch.einsum("yc,nchw->nyhw", torch.tensor(_TO_YCC, device=pictures.device), pictures * 255.0)
+    return torch.einsum("yc,nchw->nyhw", torch.tensor(TO_LUMA_CHROMA, device=pictures.device), pictures * 255.0)
 
 
 def _from_ycc(ycc: Tensor, shape: torch.Size) -> Tensor:
-    to_rgb = torch.linalg.inv(torch.tensor(_TO_YCC, device=ycc.device))
+    to_rgb = torch.linalg.inv(torch.tensor(TO_LUMA_CHROMA, device=ycc.device))
     rgb = torch.einsum("cy,nyhw->nchw", to_rgb, ycc) / 255.0
     return rgb[:, :, : shape[2], : shape[3]].clamp(0, 1)
 

@@ -36,9 +36,9 @@ Change = Callable[[Tensor], Tensor]
 class NoiseConfig:
     """Shares of the crops that have each of these; they mix, and about a sixth of the crops has none."""
 
-    grain: float = 0.45
-    noise: float = 0.5
-    jpeg: float = 0.45
+    grain: float = 0.4
+    noise: float = 0.4
+    jpeg: float = 0.5
 
 
 def make_noisy_pairs(photos: Tensor, config: NoiseConfig, rng: torch.Generator) -> Pairs:

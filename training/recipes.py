@@ -206,11 +206,15 @@ def denoise_recipe(num_photos: int) -> Recipe:
 
 
 DETECT_FILL = DetectFillConfig(
-    detector_shift=3.0, filler_keeps=True, detector_context=4, denoiser_channels=(32, 48, 64)
+    detector_shift=3.0,
+    filler_keeps=True,
+    detector_context=4,
+    denoiser_channels=(48, 64, 96),
+    denoiser_dilations=(1, 1, 1),
+    denoiser_bands=3,
 )
-# Many small steps first: what a sample's own noise is shows within a few pixels
-DENOISE = Phase("denoiser", 3_000, num_crops=8, crop_px=64, learning_rate=4e-3, warm_up_steps=50, noise=NoiseConfig())
-DENOISE_FALLING = replace(DENOISE, learning_rate=3e-3, decays=True)
+DENOISE = Phase("denoiser", 5_000, num_crops=8, crop_px=96, learning_rate=2e-3, warm_up_steps=50, noise=NoiseConfig())
+DENOISE_FALLING = replace(DENOISE, num_steps=12_500, decays=True)
 DENOISING = (DENOISE, DENOISE_FALLING)
 
 LATE_WEIGHTS = {

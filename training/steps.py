@@ -1,5 +1,6 @@
 """One step of each phase: a batch of pairs in, losses out. The trainer does the rest."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,8 +29,9 @@ Losses = dict[str, Tensor]
 ERASED_ERROR = 0.15
 """What erased samples are off by, about: the mean distance of a photo's samples to those a few pixels away."""
 
-FAINT_NOISE = 0.01
-"""Added to a crop's mean noise where its share is taken: one without any does not weigh more than all others."""
+FAINT_NOISE = 0.002
+"""Half a level: noise that is as good as none. A crop without any does not weigh more than all others."""
+DB_A_NEPER = 20.0 / math.log(10.0)
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,14 @@ def _told_to_some(told: Tensor | None, untold_share: float, rng: torch.Generator
 
 
 def _denoiser_step(generator: DetectFill, pairs: Pairs) -> StepLosses:
-    left = (pairs.damaged + generator.denoise(pairs.damaged) - pairs.clean).abs().mean((1, 2, 3))
-    before = (pairs.damaged - pairs.clean).abs().mean((1, 2, 3))
-    # a crop's noise halved counts alike whether it was strong or faint
-    total = (left / (before + FAINT_NOISE)).mean()
-    return StepLosses(total, None, {"l1": left.mean(), "l1_before": before.mean(), "share_left": total})
+    left = _log_noise(pairs.damaged + generator.denoise(pairs.damaged) - pairs.clean)
+    before = _log_noise(pairs.damaged - pairs.clean)
+    return StepLosses(left, None, {"noise_db": left * DB_A_NEPER, "noise_before_db": before * DB_A_NEPER})
+
+
+def _log_noise(differences: Tensor) -> Tensor:
+    """Mean over crops of the logarithm of the standard deviation: noise halved counts alike, strong or faint."""
+    return 0.5 * (differences.square().mean((1, 2, 3)) + FAINT_NOISE**2).log().mean()
 
 
 def draw_fill_mask(pairs: Pairs, phase: Phase, rng: torch.Generator) -> tuple[Tensor, Tensor]:

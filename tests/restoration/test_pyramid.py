@@ -13,7 +13,7 @@ from restoration import pyramid
 from restoration.device import DeviceGenerator
 from restoration.passes import TilePass, find_suspects
 from restoration.photo import decode_photo
-from restoration.pyramid import PyramidPass, decided_parts, double, halve, halve_mask, put_in, wide_parts
+from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, halve_mask, put_in
 from restoration.restorer import RestoreOptions, restore_photo
 
 from .small_generator import encode, make_generator
@@ -182,14 +182,32 @@ def test_what_is_plain_on_a_copy_and_faint_on_the_photo_is_found():
     assert not found[~ndimage.binary_dilation(stripe, np.ones((9, 9)))].any()
 
 
-def test_what_is_wide_is_told_with_its_edge():
+def test_what_lies_deep_in_damage_has_nothing_but_damage_within_the_rim():
     mask = np.zeros((100, 100), bool)
-    mask[:, 10:16] = True
+    mask[:, 10 : 10 + 2 * RIM_PX] = True  # too narrow by a sample
     mask[20:60, 40:80] = True
-    wide = wide_parts(mask)
-    assert set(np.unique(wide)) == {0, 255}
-    assert not wide[70:, :30].any()
-    assert np.array_equal(wide > 0, ndimage.binary_dilation(mask & (np.arange(100) > 30), np.ones((5, 5))))
+    deep = deep_parts(mask)
+    assert set(np.unique(deep)) == {0, 255}
+    assert not deep[70:, :30].any()
+    assert np.array_equal(deep[:, 40:] > 0, ndimage.binary_erosion(mask[:, 40:], np.ones((2 * RIM_PX + 1,) * 2)))
+
+
+def test_a_rim_is_painted_on_the_photo_itself_and_what_is_deeper_on_its_copies_only():
+    class PaintsFinely(SeesNear):
+        """A dither of 60 and 90, which no doubled copy can show."""
+
+        def fill(self, tiles: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
+            dither = torch.full_like(tiles, 60 / 255)
+            dither[..., ::2, ::2] = dither[..., 1::2, 1::2] = 90 / 255
+            return dither
+
+    samples, stripe = scan(520, 640, 150)
+    painted = restore(samples, PaintsFinely(), damage=stripe).samples[:, :, 0].astype(int)
+    first, last = np.flatnonzero(stripe[0])[[0, -1]]
+    is_fine = (np.abs(np.diff(painted, axis=0)) == 30).all(axis=0)
+    assert is_fine[first : first + 2 * RIM_PX - 1].all()
+    assert is_fine[last - 2 * RIM_PX + 2 : last + 1].all()
+    assert not is_fine[first + 2 * RIM_PX + 2 : last - 2 * RIM_PX - 1].any()
 
 
 def test_what_a_painter_makes_of_undamaged_samples_does_not_bleed_into_the_fill():

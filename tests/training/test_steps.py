@@ -83,7 +83,7 @@ def test_the_denoiser_phase_moves_the_denoiser_alone(bank):
     losses = run_step(generator, judge, pairs, phase, DENOISE, seeded())
     losses.generator.backward()
     assert trained_part(generator, phase) is generator.denoiser
-    assert {"l1", "l1_before", "share_left"} == losses.shown.keys()
+    assert {"noise_db", "noise_before_db"} == losses.shown.keys()
     assert moved(generator.denoiser)
     assert untouched(generator.detector)
     assert untouched(generator.filler)
