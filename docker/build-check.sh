@@ -3,9 +3,11 @@
 # root, buildah, and debootstrap (or BASE_IMAGE); on Debian: apt-get install buildah debootstrap.
 #
 #   BASE_IMAGE    an image to build on; without it, one of Debian bookworm is made by debootstrap
-#   TORCH_INDEX   where torch comes from, as in the Dockerfiles
+#   TORCH_INDEX   where torch comes from, as in the Dockerfiles; needed where PyTorch's own index is out of reach
 #   EXTRAS        for the service, such as s3,tracing
 #   BUILD_FLAGS   more for `buildah build`, such as "--volume /etc/pip.conf:/etc/pip.conf:ro" behind a mirror
+#
+# Where Prometheus is installed, the last step also asks it what the dashboard asks. The images stay, for a second run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,10 +17,11 @@ KEPT=/var/lib/restoration
 WORK=$(mktemp -d)
 PIDS=()
 
-say() { echo "== $*"; }
+say() { echo "== $* (after $SECONDS s)"; }
 fail() { echo "build check failed: $*" >&2; exit 1; }
 
 clean_up() {
+    if [ -n "${WATCHER:-}" ]; then kill "$WATCHER" 2>/dev/null && wait "$WATCHER" || true; fi
     for pid in "${PIDS[@]}"; do kill $(pgrep --parent "$pid") 2>/dev/null && wait "$pid" || true; done
     for container in ${CONTAINERS:-}; do buildah rm "$container" >/dev/null || true; done
     rm -rf "$WORK"
@@ -27,11 +30,14 @@ trap clean_up EXIT
 
 make_base() {
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$WORK/base" >"$WORK/base.log"
+    rm -rf "$WORK"/base/var/cache/apt/* "$WORK"/base/var/lib/apt/lists/* # as python:*-slim has it
     tar --directory "$WORK/base" --create --file "$WORK/base.tar" .
     printf 'FROM scratch\nADD base.tar /\n' >"$WORK/Dockerfile"
     buildah build --isolation chroot --quiet --tag localhost/restoration-base --file "$WORK/Dockerfile" "$WORK" >/dev/null
     rm -rf "$WORK/base" "$WORK/base.tar"
 }
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 build() { # build DOCKERFILE TAG CONTEXT [REVISION]: its log goes to standard output
     # shellcheck disable=SC2086  # BUILD_FLAGS are several words
@@ -102,6 +108,11 @@ SERVICE_CONTAINER=$(buildah from $SERVICE)
 TRAINING_CONTAINER=$(buildah from $TRAINING)
 CONTAINERS="$SERVICE_CONTAINER $TRAINING_CONTAINER"
 EXTRA_ENVIRONMENT=()
+for volume in $(grep --only-matching --perl-regexp -- '--volume \K\S+' <<<"${BUILD_FLAGS:-}"); do
+    IFS=: read -r source target _ <<<"$volume"
+    diff --recursive --brief "$source" "$(buildah mount "$SERVICE_CONTAINER")$target" >/dev/null 2>&1 \
+        && fail "$target was lent to the build and stayed in the image"
+done
 mkdir --mode 755 "$WORK/photos"
 cp --archive "$(buildah mount "$SERVICE_CONTAINER")$KEPT" "$WORK/kept" # a new volume: content and owner are the image's
 chmod 755 "$WORK"
@@ -111,7 +122,7 @@ in_image $SERVICE python -m service 2>"$WORK/refused.log" && fail "it started on
 cat "$WORK/refused.log"
 in_image $SERVICE sh -c 'echo x > /app/x' 2>/dev/null && fail "the root file system can be written"
 in_image $SERVICE python -m restoration.seeding $KEPT/model_store
-PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+PORT=$(free_port)
 URL=http://127.0.0.1:$PORT
 EXTRA_ENVIRONMENT=(RESTORE_HOST=127.0.0.1 "RESTORE_PORT=$PORT" RESTORE_MODEL_STORE=$KEPT/model_store)
 in_image $SERVICE python -m service >"$WORK/run.log" 2>&1 &
@@ -122,7 +133,7 @@ echo
 in_image $SERVICE python /app/healthcheck.py || fail "its health check is red"
 newest=$(ls -d model_store/[0-9]* | tail -1)
 curl --silent --show-error --fail --dump-header "$WORK/head" --form "image=@$newest/golden/damaged.png" "$URL/restore?sensitivity=1" \
-    --output "$WORK/restored.png"
+    --output "$WORK/restored.png" || { tail -40 "$WORK/run.log"; fail "the photo is not restored"; }
 grep --ignore-case --extended-regexp '^(HTTP|content-type|x-model-version|x-damage-ratio)' "$WORK/head"
 cmp --silent "$newest/golden/damaged.png" "$WORK/restored.png" && fail "the photo came back as it was"
 
@@ -155,7 +166,17 @@ train_briefly() {
 export -f in_image train_briefly field container_of
 export SERVICE TRAINING SERVICE_CONTAINER TRAINING_CONTAINER WORK KEPT newest
 environment_line=$(declare -p EXTRA_ENVIRONMENT)
-python3 docker/full_loop.py "$URL" -- bash -euc "$environment_line; train_briefly"
+ASKING=()
+if command -v prometheus >/dev/null; then
+    PROMETHEUS=127.0.0.1:$(free_port)
+    sed "s/service:8000/127.0.0.1:$PORT/" docker/prometheus/prometheus.yml >"$WORK/prometheus.yml"
+    cp docker/prometheus/rules.yml "$WORK"
+    prometheus --config.file="$WORK/prometheus.yml" --storage.tsdb.path="$WORK/tsdb" \
+        --web.listen-address="$PROMETHEUS" --log.level=error &
+    WATCHER=$!
+    ASKING=(--prometheus "http://$PROMETHEUS")
+fi
+python3 docker/full_loop.py "$URL" "${ASKING[@]}" -- bash -euc "$environment_line; train_briefly"
 grep "code revision" "$WORK"/kept/model_store/*/README.md | tail -1
 
 say "a graceful stop"

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TypeVar
 
 Found = TypeVar("Found")
-STORE = Path(__file__).resolve().parent.parent / "model_store"
+DOCKER = Path(__file__).resolve().parent
+STORE = DOCKER.parent / "model_store"
+DASHBOARD = DOCKER / "grafana" / "dashboards" / "restoration.json"
 MOST_SWAP_SECONDS = 120
 LOOK_EVERY_SECONDS = 0.5
 REQUEST_SECONDS = 300
@@ -45,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("service", help="the running service, such as http://127.0.0.1:8000")
     parser.add_argument("training", nargs="+", help="the command that trains and publishes, after --")
-    parser.add_argument("--prometheus", help="also wait until this Prometheus, such as http://127.0.0.1:9090, shows it")
+    parser.add_argument("--prometheus", help="such as http://127.0.0.1:9090: ask it, too, what the dashboard asks")
     newest_golden = max(STORE.glob("*/golden/damaged.png"), default=None)
     parser.add_argument("--photo", type=Path, default=newest_golden, help="the photo to restore [a golden photo]")
     return parser.parse_args()
@@ -65,8 +67,8 @@ def close_the_loop(service: str, prometheus: str | None, photo: Path, training: 
     wait_for(lambda: after in releases_in(metrics_text(service)) or None, f"release {after} in /metrics")
     say(f'/metrics shows restore_model_info{{version="{after}"}}')
     if prometheus:
-        wait_for(lambda: after in releases_seen_by(prometheus) or None, f"release {after} in Prometheus")
-        say(f"Prometheus, and so the dashboard, shows release {after}")
+        wait_for(lambda: after in releases_seen_by(prometheus) or None, f"release {after} on the dashboard")
+        say(f"Prometheus answers the dashboard's query of the release with {after}")
 
 
 def restore(service: str, photo: Path, release: str) -> None:
@@ -98,7 +100,10 @@ def releases_in(metrics: str) -> list[str]:
 
 
 def releases_seen_by(prometheus: str) -> list[str]:
-    query = urllib.parse.urlencode({"query": "restore_model_info"})
+    """What the dashboard's panel Release would show."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    (expression,) = (panel["targets"][0]["expr"] for panel in panels if panel["title"] == "Release")
+    query = urllib.parse.urlencode({"query": expression})
     answer = json.loads(ask(f"{prometheus}/api/v1/query?{query}")[2])
     return [series["metric"]["version"] for series in answer["data"]["result"]]
 

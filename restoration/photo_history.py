@@ -7,7 +7,8 @@ the usual prefixes is left as it is, and so is one whose history is written in a
 """
 
 from dataclasses import dataclass
-from importlib.metadata import version
+
+from restoration import __version__
 
 _PACKAGE = "photo-restoration"
 _END_OF_HISTORY = b"</rdf:Seq>"
@@ -39,7 +40,7 @@ class History:
             done += f"; denoised by {self.denoise:g}"
         return (
             f'<rdf:li {_NAMESPACES.decode()} rdf:parseType="Resource"><stEvt:action>edited</stEvt:action>'
-            f"<stEvt:softwareAgent>{_PACKAGE} {version(_PACKAGE)}, release {self.release}</stEvt:softwareAgent>"
+            f"<stEvt:softwareAgent>{_PACKAGE} {__version__}, release {self.release}</stEvt:softwareAgent>"
             f"<stEvt:parameters>{done}</stEvt:parameters></rdf:li>"
         ).encode()
 

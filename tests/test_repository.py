@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from restoration import __version__
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("model_store/*/*.md")])
@@ -58,7 +60,7 @@ def test_links_in_the_documents_lead_somewhere(document: Path) -> None:
 
 def test_changelog_tells_of_this_version() -> None:
     changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{PYPROJECT['project']['version']}]" in changelog
+    assert f"## [{__version__}]" in changelog
 
 
 def test_set_up_looks_for_the_python_that_the_package_requires() -> None:

@@ -18,6 +18,8 @@ from matplotlib import pyplot as plt
 DASHBOARD = Path(__file__).resolve().parent / "dashboards" / "restoration.json"
 COLUMNS = 3
 POINTS = 200
+UNITS = {"short": "", "percentunit": ", share", "s": ", seconds", "reqps": ", per second", "bytes": ", bytes"}
+"""Grafana's names, in words."""
 Series = tuple[str, list[float], list[float]]
 """Legend, seconds before now, values."""
 
@@ -39,9 +41,10 @@ def plot(panels: list[dict[str, Any]], prometheus: httpx.Client, seconds: float,
     for axes, panel in zip(all_axes.flat, panels, strict=False):
         for target in panel["targets"]:
             for legend, times, values in ask_range(prometheus, target, seconds):
-                axes.plot(times, values, label=legend, marker="." if len(times) < 10 else None)
+                marker = "." if len(times) < 10 else None
+                axes.plot(times, values, label=legend, marker=marker, clip_on=False)  # a line at 0 is one, too
         unit = panel["fieldConfig"]["defaults"].get("unit", "short")
-        axes.set_title(panel["title"] if unit == "short" else f"{panel['title']} ({unit})")
+        axes.set_title(f"{panel['title']}{UNITS[unit]}")
         axes.set_xlim(-seconds, 0)
         axes.set_ylim(bottom=0)
         if axes.lines:

@@ -56,12 +56,16 @@ def test_the_dashboard_is_the_one_that_is_made(tmp_path: Path) -> None:
 
 
 @contextmanager
-def running_prometheus(folder: Path, targets: list[str]) -> Iterator[httpx.Client]:
-    """The repository's rules, without their waiting times; a scrape a second."""
+def running_prometheus(
+    folder: Path, targets: list[str], windows: dict[str, str] | None = None
+) -> Iterator[httpx.Client]:
+    """The repository's rules, without their waiting times, and with other `windows`; a scrape a second."""
     rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
             rule.pop("for", None)
+            for window, other in (windows or {}).items():
+                rule["expr"] = rule["expr"].replace(f"[{window}]", f"[{other}]")
     (folder / "rules.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
@@ -84,9 +88,17 @@ def values_of(prometheus: httpx.Client, expression: str) -> list[float]:
 
 
 def firing(prometheus: httpx.Client, instance: str) -> set[str]:
+    return {labels["alertname"] for labels in firing_labels(prometheus) if labels.get("instance") == instance}
+
+
+def any_firing(prometheus: httpx.Client) -> set[str]:
+    """Of all instances, and those that are not about one."""
+    return {labels["alertname"] for labels in firing_labels(prometheus)}
+
+
+def firing_labels(prometheus: httpx.Client) -> list[dict[str, str]]:
     answer: dict[str, Any] = prometheus.get("/api/v1/alerts").raise_for_status().json()
-    alerts = [alert["labels"] for alert in answer["data"]["alerts"] if alert["state"] == "firing"]
-    return {labels["alertname"] for labels in alerts if labels.get("instance") == instance}
+    return [alert["labels"] for alert in answer["data"]["alerts"] if alert["state"] == "firing"]
 
 
 def send(url: str, photo: bytes) -> None:

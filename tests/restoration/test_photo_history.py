@@ -1,9 +1,11 @@
 """The entry in the XMP."""
 
+from importlib.metadata import Distribution, PackageNotFoundError
 from xml.etree import ElementTree
 
 import pytest
 
+from restoration import __version__
 from restoration.photo_history import History, add_history
 
 HISTORY = History("0007", 0.0125)
@@ -20,6 +22,16 @@ def test_a_photo_without_xmp_gets_a_packet_of_nothing_else():
     assert agent is not None
     assert agent.startswith("photo-restoration ")
     assert agent.endswith(", release 0007")
+
+
+def test_the_entry_can_be_written_where_the_code_is_there_but_not_as_an_installed_package(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def find_nothing(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(Distribution, "from_name", find_nothing)
+    assert agents(add_history(None, HISTORY)) == [f"photo-restoration {__version__}, release 0007"]
 
 
 def test_the_rest_of_a_packet_stays_byte_for_byte():

@@ -412,8 +412,8 @@ def test_everything_can_be_reached_by_keyboard_in_the_order_it_is_seen(page: Pag
     assert order[1:] == [
         "chooser",
         "sensitivity",
-        "mode",
         "denoise",
+        "mode",
         "clear",
         "entry",
         "remove",
