@@ -189,8 +189,12 @@ class UNet(nn.Module):
         for up, decoder, skip in zip(
             reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
         ):  # coarse to fine
-            x = decoder(F.interpolate(up(x), scale_factor=2.0, mode="nearest") + skip)
+            x = decoder(self.enlarge(up, x) + skip)
         return x
+
+    def enlarge(self, up: nn.Module, x: Tensor) -> Tensor:
+        """(N, c, T, T) to (N, c', 2 T, 2 T)."""
+        return F.interpolate(up(x), scale_factor=2.0, mode="nearest")
 
 
 class KeepingUNet(UNet):
@@ -263,7 +267,7 @@ class Denoiser(UNet):
         bands, rest = split_bands(_to_luma_chroma(x), self.num_bands)
         planes = torch.cat([*(BAND_GAIN * band for band in bands), rest], dim=1)
         answer = super().forward(planes).float()
-        added, *shares = answer.split(3, dim=1)
+        added, *shares = torch.split(answer, 3, dim=1)
         noise = sum((torch.sigmoid(share) * band for share, band in zip(shares, bands, strict=True)), -added)
         return -_from_luma_chroma(noise)
 

@@ -23,11 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"restoration"},
     "training": {"restoration"},
     "archive": {"restoration"},
-    "benchmarks": {"restoration"},
+    "benchmarks": {"restoration", "training"},
 }
 EXTRAS = {
     "archive": ("archive", "ray"),
-    "benchmarks": ("benchmarks", "ray"),
+    "benchmarks": ("benchmarks", "ray", "training"),
     "service": ("ray", "tracing"),
     "training": ("training",),
 }

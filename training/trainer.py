@@ -56,9 +56,9 @@ class Trainer:
         self.settings = settings
         torch.manual_seed(recipe.seed)
         device = settings.device
-        self.generator = _placed(build_generator_for(recipe), device)
+        self.generator = placed(build_generator_for(recipe), device)
         self.average = deepcopy(self.generator).requires_grad_(False).eval()
-        self.discriminator = _placed(PatchGAN(condition_channels(self.generator), recipe.discriminator), device)
+        self.discriminator = placed(PatchGAN(condition_channels(self.generator), recipe.discriminator), device)
         self.optimisers = {
             name: torch.optim.Adam(network.parameters(), betas=recipe.betas) for name, network in self._networks()
         }
@@ -291,7 +291,7 @@ def _denoised(generator: Generator, pairs: Pairs) -> dict[str, Tensor]:
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def _placed(network: Network, device: torch.device) -> Network:
+def placed(network: Network, device: torch.device) -> Network:
     """On the device, channels last: dense convolutions are fastest so, in bfloat16 above all."""
     network.to(device)
     for parameter in network.parameters():
