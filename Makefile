@@ -25,8 +25,8 @@ serve: $(SERVE_STAMP) ## serve on http://127.0.0.1:8000 (RESTORE_HOST and RESTOR
 	$(VENV)/bin/python -m service
 
 .PHONY: test
-test: $(DEVELOP_STAMP) ## run the tests (PYTEST_ARGS="-k tiles" for some of them)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test: $(DEVELOP_STAMP) ## run the tests, in two processes (PYTEST_ARGS="-k tiles" for some of them)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(DEVELOP_STAMP) ## lint, check the formatting, the types, and what is installed for known vulnerabilities
