@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restoration.generator import soften
 from training.damage import (
     Pairs,
     chance,
@@ -25,9 +26,8 @@ from training.jpeg import MCU_PX, compress_jpeg, compress_jpeg_subsampled
 MOST_NOISE = 0.2
 """Standard deviation of the strongest grain and noise, 51 of 255 levels."""
 QUALITIES = (10.0, 95.0)
-CLUMP_PX = (0.4, 1.6)
-"""Standard deviation of the Gaussian that makes clumps of white noise."""
-CLUMP_REACH_PX = 4
+SOFTENED_SPREAD = 3.0
+"""Independent samples have this times the standard deviation of their 3 x 3 means."""
 
 Change = Callable[[Tensor], Tensor]
 
@@ -36,9 +36,9 @@ Change = Callable[[Tensor], Tensor]
 class NoiseConfig:
     """Shares of the crops that have each of these; they mix, and about a sixth of the crops has none."""
 
-    grain: float = 0.35
-    noise: float = 0.35
-    jpeg: float = 0.6
+    grain: float = 0.4
+    noise: float = 0.4
+    jpeg: float = 0.5
 
 
 def make_noisy_pairs(photos: Tensor, config: NoiseConfig, rng: torch.Generator) -> Pairs:
@@ -62,38 +62,24 @@ def draw_strength(n: int, rng: torch.Generator) -> Tensor:
 
 
 def add_film_grain(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """In all channels alike; of one pixel or of several, strongest in the middle tones as silver grain is."""
+    """In all channels alike; of one pixel or of a few, strongest in the middle tones as silver grain is."""
     n = len(photos)
-    grain = clump(normal(photos[:, :1], rng), chance(n, 0.7, rng) * uniform(n, *CLUMP_PX, rng))
+    fine = normal(photos[:, :1], rng)
+    coarse = soften(fine) * SOFTENED_SPREAD
+    coarse = torch.where(chance(n, 0.3, rng) > 0, soften(coarse) * 1.5, coarse)
+    grain = torch.lerp(fine, coarse, chance(n, 0.6, rng))
     in_tones = torch.lerp(torch.ones_like(grain), 2.0 * (to_grey(photos) * (1.0 - to_grey(photos))).sqrt(), 0.7)
     return photos + grain * in_tones * draw_strength(n, rng) * 0.75
 
 
 def add_sensor_noise(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """In each channel by itself, or in all alike where the photo is grey; a part of it grows with the light.
-
-    Some of it was resampled with the photo.
-    """
+    """In each channel by itself, or in all alike where the photo is grey; a part of it grows with the light."""
     n = len(photos)
-    noise = clump(normal(photos, rng), chance(n, 0.3, rng) * uniform(n, *CLUMP_PX, rng))
+    noise = normal(photos, rng)
     is_alike = torch.maximum(chance(n, 0.25, rng), is_grey(photos))
     noise = torch.where(is_alike > 0, noise[:, :1], noise)
     shot = torch.lerp(torch.ones_like(photos), 1.5 * photos.clamp(min=0.0).sqrt(), uniform(n, 0.0, 1.0, rng))
     return photos + noise * shot * draw_strength(n, rng)
-
-
-def clump(noise: Tensor, deviation_px: Tensor) -> Tensor:
-    """Gaussian means of white noise, of the same strength: (N, C, H, W).
-
-    deviation_px: (N, 1, 1, 1), of the Gaussian; with 0 the noise stays as it is.
-    """
-    n, num_channels = noise.shape[:2]
-    places_px = torch.arange(-CLUMP_REACH_PX, CLUMP_REACH_PX + 1, device=noise.device)
-    weights = torch.exp(-0.5 * (places_px / deviation_px.view(n, 1).clamp(min=1e-3)) ** 2)
-    weights = weights / weights.square().sum(dim=1, keepdim=True).sqrt()  # the variance stays what it is
-    kernels = (weights[:, :, None] * weights[:, None, :]).repeat_interleave(num_channels, dim=0)
-    padded = F.pad(noise, (CLUMP_REACH_PX,) * 4, mode="reflect").flatten(0, 1)
-    return F.conv2d(padded[None], kernels[:, None], groups=n * num_channels).view_as(noise)
 
 
 def is_grey(photos: Tensor) -> Tensor:

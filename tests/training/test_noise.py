@@ -10,7 +10,7 @@ from skimage import data
 
 from restoration.tensors import to_model_range, to_samples
 from training.jpeg import compress_jpeg, compress_jpeg_subsampled
-from training.noise import NoiseConfig, add_film_grain, add_sensor_noise, clump, compress, make_noisy_pairs
+from training.noise import NoiseConfig, add_film_grain, add_sensor_noise, compress, make_noisy_pairs
 
 CLEAN = NoiseConfig(grain=0.0, noise=0.0, jpeg=0.0)
 
@@ -49,17 +49,6 @@ def test_what_is_grey_has_grey_noise():
         assert noise.std() > 0.01
     colours = add_sensor_noise(photos(16), seeded()) - photos(16)
     assert (colours - colours[:, :1]).abs().amax() > 0.05
-
-
-def test_clumps_are_as_strong_as_the_noise_that_they_are_made_of_and_as_wide_as_they_should_be():
-    noise = torch.randn(3, 2, 256, 256, generator=seeded())
-    deviations_px = torch.tensor([0.0, 0.7, 1.5]).view(3, 1, 1, 1)
-    clumps = clump(noise, deviations_px)
-    assert torch.equal(clumps[0], noise[0])
-    assert torch.allclose(clumps.std(dim=(1, 2, 3)), torch.ones(3), atol=0.03)
-    alike = (clumps[..., 1:] * clumps[..., :-1]).mean(dim=(1, 2, 3))
-    expected = torch.exp(-0.25 / deviations_px.flatten() ** 2)  # a Gaussian's autocorrelation a sample away
-    assert torch.allclose(alike, expected, atol=0.04)
 
 
 def by_pillow(samples: np.ndarray, quality: int) -> np.ndarray:
