@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ablations PHOTOS --lpips-weights FOLDER`: the filler, one change at a time, at equal budgets.
+"""`python -m benchmarks.ablations PHOTOS --weights FOLDER`: the filler, one change at a time, at equal budgets.
 
 Every row trains a filler from nothing on the same crops of 128 px, for as many minutes of processor time of one thread,
 and differs from the first row in one thing. They are measured on the same held-out photographs with held-out
