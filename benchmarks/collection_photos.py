@@ -33,23 +33,25 @@ class Collection:
 def make_collection(
     photos: Path, folder: Path, num: int, num_boxes: int, *, sides_px: Sequence[int] = SIDES_PX, with_large: bool = True
 ) -> Collection:
-    """From the photographs below `photos`: the same each time. In each box, one of a hundred is broken, and of 250 one
-    is large."""
+    """From the photographs below `photos`, the same each time; what is there already stays. In each box, one of a
+    hundred is broken, and of 250 one is large."""
     sources = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SOURCE_SUFFIXES)
-    rng = random.Random(0)
     boxes = [folder / f"box {number}" for number in range(num_boxes)]
     names: dict[bool, set[str]] = {True: set(), False: set()}
+    for box in boxes:
+        box.mkdir(parents=True, exist_ok=True)
     for index in range(num):
         place = index // num_boxes
         suffix, format = FORMATS[index % len(FORMATS)]
         is_broken = place % BROKEN_EVERY == BROKEN_EVERY - 1
         is_large = with_large and place % LARGE_EVERY == LARGE_EVERY // 2
-        photo = resize(rng.choice(sources), rng, sides_px, is_large=is_large)
-        encoded = encode(scratch(photo, rng), format)
         path = boxes[index % num_boxes] / f"{index:05}.{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(break_up(encoded, rng) if is_broken else encoded)
         names[is_broken].add(path.name)
+        if not path.exists():
+            rng = random.Random(index)
+            photo = resize(rng.choice(sources), rng, sides_px, is_large=is_large)
+            encoded = encode(scratch(photo, rng), format)
+            path.write_bytes(break_up(encoded, rng) if is_broken else encoded)
     return Collection(boxes, frozenset(names[False]), frozenset(names[True]))
 
 
