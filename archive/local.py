@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, Unpack
 
 from torch import Tensor
 
@@ -17,9 +17,9 @@ from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed
 from archive.ways import Options
 from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
-from restoration.errors import DenoiserMissing, InvalidOption, PhotoError, ReleaseError, RestorationError
+from restoration.errors import DenoiserMissing, InvalidOption, PhotoError, RestorationError
 from restoration.photo import count_pixels, decode_photo
-from restoration.restorer import RestoreOptions, Restorer, expect_denoiser, restore_photo
+from restoration.restorer import LoadSettings, RestoreOptions, Restorer, expect_denoiser, restore_photo
 from restoration.stores import address_of, open_store
 
 P = ParamSpec("P")
@@ -138,17 +138,10 @@ def reason_of(error: RestorationError) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
 
 
-def _load(address: str, version: str | None, **settings: Any) -> Restorer:
-    refused: dict[str, str] = {}
+def _load(address: str, version: str | None, **settings: Unpack[LoadSettings]) -> Restorer:
     try:
         store = open_store(address_of(address), copies=COPIES, num_copies=NUM_COPIES)
-        store.refresh()
-        for candidate in [version] if version is not None else reversed(store.versions()):
-            try:
-                return Restorer.load(store.read(candidate), **settings)
-            except ReleaseError as error:
-                refused[candidate] = str(error)
+        restorer, _ = Restorer.load_newest(store, version, **settings)
     except RestorationError as error:
         raise CollectionError(str(error)) from error
-    reasons = "; ".join(refused.values()) or "it is empty or missing; name another with --model-store"
-    raise CollectionError(f"the model store {address} holds no release that works: {reasons}")
+    return restorer

@@ -27,6 +27,7 @@ from benchmarks.process_tree import MemoryWatch
 from benchmarks.running import ANSWER_SECONDS, restore, running_service
 from restoration.photo import decode_photo, encode_photo
 from restoration.restorer import Restorer
+from restoration.stores import FolderStore
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
 CONCURRENCIES = (1, 8, 32)
@@ -34,8 +35,7 @@ CONCURRENCIES = (1, 8, 32)
 
 def rate_of_bare_generator(photos: list[bytes]) -> float:
     """Photos a second, one after the other in this process."""
-    restorer = Restorer.load_newest(STORE)[0]
-    assert restorer is not None
+    restorer, _ = Restorer.load_newest(FolderStore(STORE))
     started_seconds = time.perf_counter()
     for encoded in photos:
         photo = decode_photo(encoded)

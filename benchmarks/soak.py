@@ -1,10 +1,10 @@
 """`python -m benchmarks.soak`: thousands of small photos and poison, mixed, from many callers at once.
 
-Photos are of every format, 64 to 256 px a side. Each is sent alone first; under load it must be answered with the same
-bytes. Prints counts and memory, writes `soak.csv` and `soak.png` into `--out`: each second the memory of the service
-and its workers, how many photos and how much poison was answered, how often the answer was 503, and the median and
-longest time of a photo. Ctrl-C ends it early, with what there is by then. Ends with status 1 if a photo was answered
-with anything but its bytes or 503, or poison with another 5xx.
+Photos are of every format, with sides of 64 px to `--longest-side-px`. Each is sent alone first; under load it must be
+answered with the same bytes. Prints counts and memory, writes `soak.csv` and `soak.png` into `--out`: each second the
+memory of the service and its workers, how many photos and how much poison was answered, how often the answer was 503,
+and the median and longest time of a photo. Ctrl-C ends it early, with what there is by then. Ends with status 1 if a
+photo was answered with anything but its bytes or 503, or poison with another 5xx.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from benchmarks.process_tree import MIB, tree_bytes
 from benchmarks.running import ANSWER_SECONDS, running_service
 
 COLUMNS = ("second", "memory_mib", "photos", "poison", "refused", "median_seconds", "longest_seconds")
-SIDES_PX = (64, 256)
+SHORTEST_SIDE_PX = 64
 NUM_PHOTOS = 4 * len(WRITERS)
 POISON_SHARE = 0.3
 MOST_RETRY_SECONDS = 30.0
@@ -106,9 +106,15 @@ class Turns:
 
 
 def keep_asking(
-    address: str, photos: list[bytes], expected: Sequence[Digest], seed: int, turns: Turns, tally: Tally
+    address: str,
+    photos: list[bytes],
+    expected: Sequence[Digest],
+    seed: int,
+    turns: Turns,
+    tally: Tally,
+    mean_pause_seconds: float,
 ) -> None:
-    """Until there are no more turns."""
+    """Until there are no more turns; with pauses of random length after each answer."""
     rng = np.random.default_rng(seed)
     # A connection that lay idle while its caller waited may be closed just when it is used again.
     with httpx.Client(timeout=ANSWER_SECONDS, limits=httpx.Limits(keepalive_expiry=0.5)) as client:
@@ -128,6 +134,7 @@ def keep_asking(
                 tally.note_photo(answer, time.monotonic() - started_seconds, expected[which])
             if answer.status_code == 503:
                 time.sleep(min(float(answer.headers.get("Retry-After", 1)), MOST_RETRY_SECONDS))
+            time.sleep(rng.exponential(mean_pause_seconds))
 
 
 def rows(pid: int, asking: Sequence[Future[None]], tally: Tally) -> Iterator[tuple[float, ...]]:
@@ -182,18 +189,23 @@ def main() -> int:
     arguments.add_argument("--minutes", type=float, default=math.inf, help="after which it ends in any case")
     arguments.add_argument("--callers", type=int, default=64)
     arguments.add_argument("--queue", type=int, default=60, help="the service's limit of requests: fewer than callers")
+    arguments.add_argument("--pause-seconds", type=float, default=0.0, help="mean, of each caller after each answer")
+    arguments.add_argument("--longest-side-px", type=int, default=256)
     arguments.add_argument("--out", type=Path, default=Path("runs/soak"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    photos, tally, turns = make_small_photos(NUM_PHOTOS, SIDES_PX), Tally(), Turns(asked.requests, asked.minutes)
-    signal.signal(signal.SIGINT, lambda *_: turns.end())
+    photos = make_small_photos(NUM_PHOTOS, (SHORTEST_SIDE_PX, asked.longest_side_px))
+    tally = Tally()
     with (
         running_service(max_queued_requests=asked.queue) as (address, pid),
         ThreadPoolExecutor(asked.callers) as callers,
     ):
         expected = restore_alone(address, photos)
+        turns = Turns(asked.requests, asked.minutes)
+        signal.signal(signal.SIGINT, lambda *_: turns.end())
         asking = [
-            callers.submit(keep_asking, address, photos, expected, seed, turns, tally) for seed in range(asked.callers)
+            callers.submit(keep_asking, address, photos, expected, seed, turns, tally, asked.pause_seconds)
+            for seed in range(asked.callers)
         ]
         table = write_rows(rows(pid, asking, tally), asked.out / "soak.csv")
         for each in asking:

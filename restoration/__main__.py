@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import get_args
 
 from restoration.device import PrecisionChoice
-from restoration.errors import InvalidOption, NoRelease, RestorationError
+from restoration.errors import InvalidOption, RestorationError
 from restoration.photo import Depth, Photo, PhotoFormat, check_writable, decode_photo
-from restoration.release import read_release
 from restoration.restorer import MODES, RestoreOptions, Restorer
+from restoration.stores import FolderStore
 
 FORMATS: tuple[PhotoFormat, ...] = get_args(PhotoFormat)
 FORMAT_OF_SUFFIX: dict[str, PhotoFormat] = {
@@ -110,14 +110,9 @@ def _restore_file(chosen: argparse.Namespace) -> str:
 
 
 def _load_restorer(chosen: argparse.Namespace) -> Restorer:
-    store: Path = chosen.model_store
-    if chosen.release is not None:
-        release = read_release(store, chosen.release)
-        return Restorer.load(release, device=chosen.device, precision=chosen.precision)
-    restorer, refused = Restorer.load_newest(store, device=chosen.device, precision=chosen.precision)
-    if restorer is None:
-        reasons = "; ".join(refused.values()) or "it is empty or missing; train and publish one, or name another store"
-        raise NoRelease(f"the model store {store} holds no release that works: {reasons}")
+    restorer, refused = Restorer.load_newest(
+        FolderStore(chosen.model_store), chosen.release, device=chosen.device, precision=chosen.precision
+    )
     for reason in refused.values():
         print(f"warning: {reason}", file=sys.stderr)
     return restorer

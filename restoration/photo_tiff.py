@@ -1,8 +1,9 @@
 """TIFF: grey, RGB, CMYK, palettes and black and white, up to 16 bits, of one page or many; classic or BigTIFF.
 
 The file is kept, and changed where it must be: strips or tiles in which a sample has changed are encoded anew, in their
-own compression, and put where the old ones were, or behind the file where they need more room. So everything else stays
-byte for byte: all other strips and tiles, all tags, EXIF, maker notes, byte order, pages that are undamaged.
+own compression, and put where the old ones were, or behind the file where they need more room and do not end it anyway.
+So everything else stays byte for byte: all other strips and tiles, all tags, EXIF, maker notes, byte order, pages that
+are undamaged.
 JPEG inside TIFF, CCITT's fax codes and reversed bits (FillOrder 2) become deflate, for the whole page: a second lossy
 pass would change undamaged samples, and no library at hand writes the other two.
 Not kept once something has changed: reduced copies (thumbnails, pyramids) and thumbnails in XMP and Photoshop's
@@ -14,6 +15,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import tifffile
@@ -339,12 +341,13 @@ def _write_segments(
         tags[_PHOTOMETRIC] = _shorts(_RGB if page.photometric == _YCBCR else page.photometric)
     boxes = list(page.segmentation.boxes())
     for index in changed:
-        segment = encode_segment(page.segmentation.pad(samples[boxes[index]]), scheme)
-        if len(segment) > num_bytes[index] or num_uses[offsets[index]] > 1:
-            offsets[index] = _end_of(file)
-            file += segment
-        else:
-            file[offsets[index] : offsets[index] + len(segment)] = segment
+        start, end = offsets[index], offsets[index] + num_bytes[index]
+        is_last, is_shared = end == len(file), num_uses[start] > 1
+        room_bytes = inf if is_last or is_shared else end - start
+        segment = encode_segment(page.segmentation.pad(samples[boxes[index]]), scheme, room_bytes)
+        if len(segment) > room_bytes or is_shared:
+            start = offsets[index] = _end_of(file)
+        file[start : start + len(segment)] = segment
         num_bytes[index] = len(segment)
     is_tiled = page.segmentation.is_tiled
     tags[_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS] = Tag(LONG8, np.array(offsets, "<u8").tobytes())

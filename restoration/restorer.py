@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
@@ -28,14 +27,15 @@ from restoration.device import (
     choose_device,
     choose_precision,
 )
-from restoration.errors import DenoiserMissing, InvalidOption, ReleaseError
+from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, ReleaseError
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
 from restoration.passes import Pass, ResizePass, TilePass
 from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
 from restoration.photo_colours import LUMA, bands_of
 from restoration.pyramid import PyramidPass
-from restoration.release import Release, list_releases, load_generator, read_release
+from restoration.release import Release, load_generator
+from restoration.stores import Store
 from restoration.toning import find_tone
 
 Mode = Literal["auto", "tile", "resize"]
@@ -258,6 +258,14 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - started
 
 
+class LoadSettings(TypedDict, total=False):
+    """Where a release is loaded, and how it runs there."""
+
+    device: str
+    precision: PrecisionChoice
+    batch_size: int
+
+
 @dataclass(frozen=True)
 class Restorer:
     """A release that was verified, loaded onto a device and has passed its golden self-test."""
@@ -266,34 +274,44 @@ class Restorer:
     generator: DeviceGenerator
 
     @classmethod
-    def load(
-        cls, release: Release, *, device: str = "auto", precision: PrecisionChoice = "auto", batch_size: int = 8
-    ) -> Self:
+    def load(cls, release: Release, **settings: Unpack[LoadSettings]) -> Self:
         """Build, load, warm up, run the golden photo.
 
         Raises ReleaseInvalid if the release cannot be loaded or fails its self-test, InvalidOption for a device,
         precision or batch size that cannot be had here.
         """
-        chosen = choose_device(device)
+        device = choose_device(settings.get("device", "auto"))
+        precision = choose_precision(device, settings.get("precision", "auto"))
         generator = DeviceGenerator(
-            load_generator(release), chosen, choose_precision(chosen, precision), batch_size=batch_size
+            load_generator(release), device, precision, batch_size=settings.get("batch_size", 8)
         )
         check_golden(release, read_golden(release), generator)
         return cls(release, generator)
 
     @classmethod
     def load_newest(
-        cls, store: Path, *, device: str = "auto", precision: PrecisionChoice = "auto", batch_size: int = 8
-    ) -> tuple[Self | None, dict[str, str]]:
-        """The newest release that verifies, loads and passes its self-test; and why newer ones were refused."""
+        cls,
+        store: Store,
+        version: str | None = None,
+        **settings: Unpack[LoadSettings],
+    ) -> tuple[Self, dict[str, str]]:
+        """The newest release that verifies, loads and passes its self-test, or that of this version; and why newer
+        ones were refused. The store is looked at anew.
+
+        Raises NoRelease with all the reasons if none does, StoreUnreachable if the store does not answer, what `load`
+        raises for a release that was named, and InvalidOption as `load` does.
+        """
+        store.refresh()
+        if version is not None:
+            return cls.load(store.read(version), **settings), {}
         refused: dict[str, str] = {}
-        for version in reversed(list_releases(store)):
+        for candidate in reversed(store.versions()):
             try:
-                release = read_release(store, version)
-                return cls.load(release, device=device, precision=precision, batch_size=batch_size), refused
+                return cls.load(store.read(candidate), **settings), refused
             except ReleaseError as error:
-                refused[version] = str(error)
-        return None, refused
+                refused[candidate] = str(error)
+        reasons = "; ".join(refused.values()) or "it is empty or missing; publish one, or name another store"
+        raise NoRelease(f"the model store {store} holds no release that works: {reasons}")
 
     @property
     def device(self) -> torch.device:

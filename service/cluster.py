@@ -21,7 +21,7 @@ from ray import serve
 from ray.exceptions import RayError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from restoration.errors import NoRelease, RestorationError
+from restoration.errors import RestorationError
 from restoration.restorer import Restorer
 from service.__main__ import EXIT_WRONG_USE, explain_validation, refuse_to_start
 from service.app import create_app
@@ -84,7 +84,7 @@ class WithoutRequestId:
 
 
 def deploy(settings: Settings, cluster: ClusterSettings) -> str:
-    """Returns the release that is served when all replicas are up. Raises NoRelease if none can be loaded, and
+    """Returns the release that is served when all replicas are up. Raises ReleaseError if none can be loaded, and
     then leaves what is served as it is; RayError, ConnectionError or RuntimeError if the cluster cannot do it."""
     connect(cluster)
     release: str = ray.get(ray.remote(find_release).options(num_cpus=0).remote(settings))
@@ -108,18 +108,10 @@ def connect(cluster: ClusterSettings) -> None:
 
 def find_release(settings: Settings) -> str:
     """On a node: the release that is wanted, or the newest that works; loaded and tested before any replica changes."""
-    store = open_store_of(settings)
-    store.refresh()
-    versions = store.versions()
-    refused: dict[str, str] = {}
-    for version in [settings.model_version] if settings.model_version else reversed(versions):
-        try:
-            Restorer.load(store.read(version), device="cpu", batch_size=settings.batch_size)
-            return version
-        except RestorationError as error:
-            refused[version] = str(error)
-    reasons = "; ".join(f"{version}: {reason}" for version, reason in refused.items()) or "it is empty or missing"
-    raise NoRelease(f"the model store {store} holds no release that works: {reasons}")
+    restorer, _ = Restorer.load_newest(
+        open_store_of(settings), settings.model_version, device="cpu", batch_size=settings.batch_size
+    )
+    return restorer.release.version
 
 
 def deployment_of(cluster: ClusterSettings, settings: Settings) -> Any:

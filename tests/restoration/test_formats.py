@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import ExifTags, Image
+from skimage import data
 
 from restoration.errors import InvalidOption
 from restoration.jpeg_coefficients import _read
 from restoration.photo import History, Photo, decode_photo, encode_photo
 from restoration.photo_jpeg import JpegTraits
+from restoration.tiff_segments import DEFLATE, Scheme, encode_segment
 
 from .odd_photos import IPTC, ODD_PHOTOS, OddPhoto
 
@@ -131,6 +133,37 @@ def test_a_tiff_keeps_its_layout_and_every_tag_that_is_still_true(odd):
     for pages in zip(before.pages, after.pages, strict=True):
         old, new = ({tag.code: str(tag.value) for tag in page.tags if tag.code not in places} for page in pages)
         assert new == old
+
+
+def deflated_master(samples: np.ndarray) -> bytes:
+    """16 bits, in one strip, which ends the file."""
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, samples, photometric="rgb", compression="zlib", predictor=True, metadata=None)
+    return encoded.getvalue()
+
+
+def test_a_strip_that_ends_a_tiff_grows_where_it_is_and_leaves_nothing_behind():
+    noise = np.random.default_rng(0).integers(0, 2**16, (64, 64, 3), np.uint16)
+    flat = noise.copy()
+    flat[8:56] = 60_000
+    (page,) = tifffile.TiffFile(io.BytesIO(deflated_master(flat))).pages
+    photo = decode_photo(deflated_master(flat))
+    grown = encode_photo(photo, noise)
+    (after,) = tifffile.TiffFile(io.BytesIO(grown)).pages
+    assert after.dataoffsets == page.dataoffsets
+    assert len(grown) < len(deflated_master(noise)) + 400  # a directory more
+    assert np.array_equal(decode_photo(grown).samples, noise)
+
+
+@pytest.mark.parametrize("compression", [DEFLATE, 32946])
+def test_a_deflated_strip_is_packed_denser_where_room_is_short(compression):
+    samples = data.astronaut()[:64, :64].astype(np.uint16) * 257
+    scheme = Scheme(compression, predictor=2, num_bits=16, order="<")
+    usual = encode_segment(samples, scheme)
+    denser = encode_segment(samples, scheme, room_bytes=len(usual) - 1)
+    assert len(denser) < len(usual)
+    assert imagecodecs.zlib_decode(denser) == imagecodecs.zlib_decode(usual)
+    assert encode_segment(samples, scheme, room_bytes=len(usual)) == usual
 
 
 @pytest.mark.parametrize("odd", [odd for odd in ODD_PHOTOS if "JPEG, " in odd.name[:6]], ids=lambda odd: odd.name)

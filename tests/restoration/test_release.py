@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from restoration.errors import NoRelease, ReleaseInvalid
 from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.restorer import Restorer
+from restoration.stores import FolderStore
 
 from .small_generator import make_generator
 
@@ -75,7 +76,8 @@ def test_the_store_lists_numbers_and_nothing_else(release, store):
 
 def test_a_store_that_is_not_there_is_empty(tmp_path):
     assert list_releases(tmp_path / "nowhere") == []
-    assert Restorer.load_newest(tmp_path / "nowhere", device="cpu") == (None, {})
+    with pytest.raises(NoRelease, match="it is empty or missing"):
+        Restorer.load_newest(FolderStore(tmp_path / "nowhere"), device="cpu")
 
 
 @pytest.mark.parametrize("version", ["0002", "../0001", "", ".", "1"])
@@ -247,7 +249,7 @@ def test_the_newest_release_that_verifies_is_taken_and_why_is_told(release, publ
     (store / "0002" / WEIGHTS).unlink()
     (store / "0003").mkdir()
     (store / ".incoming-0004-half").mkdir()
-    restorer, refused = Restorer.load_newest(store, device="cpu")
+    restorer, refused = Restorer.load_newest(FolderStore(store), device="cpu")
     assert restorer.release.version == "0001"
     assert list(refused) == ["0003", "0002"]
     assert "missing" in refused["0002"]
@@ -259,13 +261,23 @@ def test_the_newest_release_that_passes_its_self_test_is_loaded(release, publish
     other = {name: weight.half() for name, weight in make_generator(seed=5).state_dict().items()}
     replace_file(second, WEIGHTS, save(other))
     assert read_release(store, "0002").manifest.version == "0002"
-    restorer, refused = Restorer.load_newest(store, device="cpu")
+    restorer, refused = Restorer.load_newest(FolderStore(store), device="cpu")
     assert restorer.release.version == "0001"
     assert "self-test" in refused["0002"]
 
 
-def test_no_release_that_loads_is_none_with_reasons(release, store):
-    (release.path / WEIGHTS).unlink()
-    restorer, refused = Restorer.load_newest(store, device="cpu")
-    assert restorer is None
-    assert list(refused) == ["0001"]
+def test_where_no_release_loads_every_reason_is_told(release, publish, store):
+    publish()
+    for version in ("0001", "0002"):
+        (store / version / WEIGHTS).unlink()
+    with pytest.raises(NoRelease, match=f"{store} holds no release that works: .*0002.*; .*0001.*missing"):
+        Restorer.load_newest(FolderStore(store), device="cpu")
+
+
+def test_a_release_that_is_named_is_loaded_or_nothing(release, publish, store):
+    publish()
+    restorer, refused = Restorer.load_newest(FolderStore(store), "0001", device="cpu")
+    assert (restorer.release.version, refused) == ("0001", {})
+    (store / "0001" / WEIGHTS).unlink()
+    with pytest.raises(ReleaseInvalid, match="missing"):
+        Restorer.load_newest(FolderStore(store), "0001", device="cpu")
