@@ -20,7 +20,7 @@ import select
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -35,13 +35,33 @@ from restoration.photo import decode_photo
 from restoration.restorer import Restorer
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
-CONCURRENCIES = (1, 8, 32, 128)
-SIZES_PX = {"256 x 256": (256, 256), "512 x 512": (512, 512), "1 megapixel": (816, 1225)}
 SMALL_PX = (512, 512)
-NUM_DIFFERENT = 16
 NUM_BESIDE = 20
 DECODE_SECONDS = 10.0
 """Within which a scan is decoded, and waits for the device."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """num: different photos, and how many are sent for a rate, if that is more than are sent at a time."""
+
+    name: str
+    height_px: int
+    width_px: int
+    num: int
+    concurrencies: tuple[int, ...]
+
+    def make_photos(self) -> list[bytes]:
+        return [make_photo(index, self.height_px, self.width_px) for index in range(self.num)]
+
+
+SIZES = (
+    Size("256 x 256", 256, 256, 24, (1, 8, 32, 128)),
+    Size("512 x 512", 512, 512, 24, (1, 8, 32, 128)),
+    Size("1 megapixel", 816, 1225, 12, (1, 8, 32)),
+    Size("12 megapixels", 2828, 4243, 1, (1, 8)),
+)
+MOST_AT_A_TIME = max(max(size.concurrencies) for size in SIZES)
 
 
 @dataclass(frozen=True)
@@ -76,17 +96,17 @@ def rate_of_bare_generator(restorer: Restorer, photos: Sequence[bytes]) -> float
     return len(photos) / (time.perf_counter() - started_seconds)
 
 
-def served_at_size(address: str, restorer: Restorer, size: str, num: int) -> Iterator[Served]:
-    photos = [make_photo(index, *SIZES_PX[size]) for index in range(NUM_DIFFERENT)]
+def served_at_size(address: str, restorer: Restorer, size: Size) -> Iterator[Served]:
+    photos = size.make_photos()
     before = rate_of_bare_generator(restorer, photos)
     loads = {
-        concurrency: send_all(restore, address, list(islice(cycle(photos), max(num, concurrency))), concurrency)
-        for concurrency in CONCURRENCIES
+        concurrency: send_all(restore, address, list(islice(cycle(photos), max(size.num, concurrency))), concurrency)
+        for concurrency in size.concurrencies
     }
     bare = statistics.mean((before, rate_of_bare_generator(restorer, photos)))
     for concurrency, load in loads.items():
         rate = load.photos_per_second
-        yield Served(size, concurrency, rate, rate / bare, *map(load.percentile, (50, 95, 99)))
+        yield Served(size.name, concurrency, rate, rate / bare, *map(load.percentile, (50, 95, 99)))
 
 
 def count_tiles(client: httpx.Client, address: str) -> float:
@@ -123,7 +143,7 @@ def plot(served: Sequence[Served], scans: Sequence[Scanned], path: Path) -> None
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     rates, latencies, large = figure.subplots(1, 3)
-    for size in SIZES_PX:
+    for size in dict.fromkeys(row.size for row in served):
         rows = [row for row in served if row.size == size]
         at_a_time = [row.concurrency for row in rows]
         rates.plot(at_a_time, [row.over_bare for row in rows], "o-", label=size)
@@ -134,18 +154,19 @@ def plot(served: Sequence[Served], scans: Sequence[Scanned], path: Path) -> None
     latencies.set(xscale="log", yscale="log", xlabel="sent at a time", ylabel="seconds to an answer")
     large.plot([row.megapixels for row in scans], [row.seconds / row.megapixels for row in scans], "o-")
     large.set(xscale="log", xlabel="megapixels, alone", ylabel="seconds a megapixel", ylim=(0, None))
+    concurrencies = sorted({row.concurrency for row in served})
     for axes in (rates, latencies):
-        axes.set_xticks(CONCURRENCIES, labels=map(str, CONCURRENCIES))
+        axes.set_xticks(concurrencies, labels=map(str, concurrencies))
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=80)
 
 
-def measure_rates(address: str, restorer: Restorer, num: int) -> list[Served]:
+def measure_rates(address: str, restorer: Restorer) -> list[Served]:
     print("| | at a time | photos/s | over the bare generator | median | 95th percentile | 99th |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     served = []
-    for size in SIZES_PX:
-        for row in served_at_size(address, restorer, size, num):
+    for size in SIZES:
+        for row in served_at_size(address, restorer, size):
             served.append(row)
             latencies = " | ".join(
                 f"{seconds:.2f} s" for seconds in (row.p50_seconds, row.p95_seconds, row.p99_seconds)
@@ -155,12 +176,13 @@ def measure_rates(address: str, restorer: Restorer, num: int) -> list[Served]:
     return served
 
 
-def measure_scans(address: str, pid: int, sizes_megapixels: Sequence[float]) -> list[Scanned]:
+def measure_scans(address: str, pid: int, large: Mapping[float, bytes]) -> list[Scanned]:
+    """large: by megapixels."""
     print("\n| megapixels, alone | s/megapixel | tiles/megapixel | ms/tile | peak memory |\n|---:|---:|---:|---:|---:|")
     scans = []
     with httpx.Client(timeout=ANSWER_SECONDS) as client:
-        for megapixels in sizes_megapixels:
-            row = scan(client, address, pid, megapixels, make_photo(1, *sides_px(megapixels)))
+        for megapixels, photo in large.items():
+            row = scan(client, address, pid, megapixels, photo)
             scans.append(row)
             print(
                 f"| {row.megapixels:g} | {row.seconds / row.megapixels:.2f} | {row.num_tiles / row.megapixels:.0f} "
@@ -170,10 +192,10 @@ def measure_scans(address: str, pid: int, sizes_megapixels: Sequence[float]) -> 
     return scans
 
 
-def measure_beside(address: str, megapixels: float) -> dict[str, float]:
+def measure_beside(address: str, large: bytes) -> dict[str, float]:
     small = [make_photo(index, *SMALL_PX) for index in range(NUM_BESIDE)]
     alone = send_all(restore, address, small, 1).percentile(95)
-    load, was_beside = beside_a_scan(address, small, make_photo(1, *sides_px(megapixels)))
+    load, was_beside = beside_a_scan(address, small, large)
     beside = load.percentile(95)
     note = "" if was_beside else " (the scan was done before)"
     print(f"\n512 x 512, 95th percentile alone {alone * 1000:.0f} ms, beside the scan {beside / alone:.2f} x{note}")
@@ -182,17 +204,17 @@ def measure_beside(address: str, megapixels: float) -> dict[str, float]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--photos", type=int, default=24, help="for each rate, or as many as are sent at a time")
     arguments.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 100], help="the last is the scan")
     arguments.add_argument("--out", type=Path, default=Path("runs/serving"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     restorer = Restorer.load_newest(STORE)[0]
     assert restorer is not None
-    with running_service(max_queued_requests=2 * max(CONCURRENCIES)) as (address, pid):
-        served = measure_rates(address, restorer, asked.photos)
-        scans = measure_scans(address, pid, asked.megapixels)
-        beside = measure_beside(address, asked.megapixels[-1])
+    large = {megapixels: make_photo(1, *sides_px(megapixels)) for megapixels in asked.megapixels}
+    with running_service(max_queued_requests=2 * MOST_AT_A_TIME) as (address, pid):
+        served = measure_rates(address, restorer)
+        scans = measure_scans(address, pid, large)
+        beside = measure_beside(address, large[asked.megapixels[-1]])
     results = {"served": list(map(asdict, served)), "scans": list(map(asdict, scans)), "beside": beside}
     (asked.out / "serving.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     plot(served, scans, asked.out / "serving.png")
