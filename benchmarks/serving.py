@@ -52,7 +52,7 @@ class Size:
     concurrencies: tuple[int, ...]
 
     def make_photos(self) -> list[bytes]:
-        return [make_photo(index, self.height_px, self.width_px) for index in range(self.num)]
+        return [make_photo(1 + index, self.height_px, self.width_px) for index in range(self.num)]
 
 
 SIZES = (
@@ -172,7 +172,7 @@ def measure_rates(address: str, restorer: Restorer) -> list[Served]:
                 f"{seconds:.2f} s" for seconds in (row.p50_seconds, row.p95_seconds, row.p99_seconds)
             )
             rate = f"{row.photos_per_second:.2f} | {row.over_bare:.2f} x"
-            print(f"| {size} | {row.concurrency} | {rate} | {latencies} |", flush=True)
+            print(f"| {size.name} | {row.concurrency} | {rate} | {latencies} |", flush=True)
     return served
 
 
