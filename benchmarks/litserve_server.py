@@ -90,8 +90,10 @@ def compute_together(generator: TileGenerator, calls: Sequence[Call]) -> None:
         call.answer.set_result(answer)
 
 
-class RestoreAPI(LitAPI):
-    """What LitServe asks for: how to load, decode, compute a batch, encode."""
+class PhotoAPI(LitAPI):  # type: ignore[misc]
+    """What LitServe asks for but for the computing: how to load, decode, encode."""
+
+    restorer: Restorer
 
     def setup(self, device: str) -> None:
         restorer = Restorer.load_newest(STORE, device=device)[0]
@@ -102,6 +104,15 @@ class RestoreAPI(LitAPI):
         """LitServe passes a form's fields, whatever it is told to pass."""
         return decode_photo(request["image"].file.read())
 
+    def encode_response(self, output: tuple[Photo, Restoration]) -> Response:
+        photo, restoration = output
+        history = restoration.history(self.restorer.release.version)
+        return Response(restoration.encode(photo, history=history), media_type=MEDIA_TYPES[photo.format])
+
+
+class BatchAPI(PhotoAPI):
+    """Several photos at a time."""
+
     def predict(self, photos: list[Photo]) -> list[tuple[Photo, Restoration]]:
         in_step = InStep(self.restorer.generator, len(photos))
         with ThreadPoolExecutor(len(photos)) as threads:
@@ -111,13 +122,8 @@ class RestoreAPI(LitAPI):
             in_step.compute()
         return [(photo, each.result()) for photo, each in zip(photos, restoring, strict=True)]
 
-    def encode_response(self, output: tuple[Photo, Restoration]) -> Response:
-        photo, restoration = output
-        history = restoration.history(self.restorer.release.version)
-        return Response(restoration.encode(photo, history=history), media_type=MEDIA_TYPES[photo.format])
 
-
-class OneByOneAPI(RestoreAPI):
+class OneByOneAPI(PhotoAPI):
     """LitServe makes no batches of one."""
 
     def predict(self, photo: Photo) -> tuple[Photo, Restoration]:
@@ -131,9 +137,9 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=8, help="photos restored together")
     asked = arguments.parse_args()
     if asked.batch == 1:
-        api: RestoreAPI = OneByOneAPI(api_path="/restore")
+        api: PhotoAPI = OneByOneAPI(api_path="/restore")
     else:
-        api = RestoreAPI(max_batch_size=asked.batch, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/restore")
+        api = BatchAPI(max_batch_size=asked.batch, batch_timeout=BATCH_TIMEOUT_SECONDS, api_path="/restore")
     server = LitServer(api, accelerator="auto", workers_per_device=asked.workers, timeout=False)
     server.run(host="127.0.0.1", port=asked.port, log_level="error", generate_client_file=False)
 
