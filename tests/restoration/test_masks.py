@@ -161,9 +161,9 @@ def test_a_sensitivity_out_of_range_is_refused(sensitivity):
 
 def test_noise_over_many_megapixels_takes_seconds_not_minutes():
     damage_map = np.random.default_rng(0).integers(0, 256, (2000, 4000)).astype(np.uint8)
-    started = time.perf_counter()
+    started = time.process_time()
     grade_damage(damage_map)
-    assert time.perf_counter() - started < 10.0
+    assert time.process_time() - started < 10.0
 
 
 def test_the_areas_of_one_level_are_held_at_a_time():
