@@ -24,6 +24,9 @@ from archive.servers import Servers
 __all__ = ["AsyncClient", "Client", "Image", "RestoreParameters", "Restored"]
 
 KEY_VARIABLE = "RESTORE_API_KEY"
+KEEP_IDLE_SECONDS = 5.0
+"""A connection is not used again after so long: less than a service or a proxy keeps it open, who would else be closing
+it just when the next request is on its way."""
 
 Image: TypeAlias = str | os.PathLike[str] | bytes
 """A file's name, or what is in it."""
@@ -68,7 +71,11 @@ class _Calls:
         self._settings: dict[str, Any] = {
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": httpx.Timeout(answer_seconds, connect=10.0, pool=None),
-            "limits": httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            "limits": httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=KEEP_IDLE_SECONDS,
+            ),
         }
 
     def _attempts(self) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.photos import make_photo
 from benchmarks.process_tree import MemoryWatch
-from benchmarks.running import ANSWER_SECONDS, restore, running_service
+from benchmarks.running import ANSWER_SECONDS, request_head, restore, running_service
 
 NUM_SLOW = 200
 DRIP_BYTES = 2048
@@ -40,10 +40,6 @@ connection.recv(1)
 
 Stop = threading.Event
 Abuse = Callable[[int, bytes, Stop], None]
-
-
-def request_head(num_bytes: int) -> bytes:
-    return f"POST /restore HTTP/1.1\r\nHost: localhost\r\nContent-Length: {num_bytes}\r\n\r\n".encode()
 
 
 def send_slowly(port: int, photo: bytes, stop: Stop) -> None:

@@ -1,71 +1,113 @@
 """`python -m benchmarks.serving`: the service over HTTP, against the bare generator on the same cores.
 
-Starts `python -m service` on a free port, with the newest release, and prints a Markdown table:
+Starts `python -m service` on a free port, with the newest release, and prints Markdown tables:
 
-- photos a second at several concurrencies, over what decoding, restoring and encoding the same photos one after the
-  other in one process gives;
-- the 95th percentile of a 512 x 512 photo's time while a large scan is being restored, over that alone;
-- seconds a megapixel from small to large, as JPEG, and the largest as TIFF, too; how many tiles that took, since the
-  same scratches lie on a larger share of a small photo's tiles, and each suspect tile is looked at four times more;
-- the most memory that the service held meanwhile, its processes that decode and encode and what they share included.
+- photos a second and latencies, by size and by how many are sent at a time, over what decoding, restoring and encoding
+  the same photos one after the other in one process gives, before and after (the mean of both);
+- seconds a megapixel from small to large; how many tiles that took, since the same scratches lie on a larger share of a
+  small photo's tiles, and each suspect tile is looked at four times more; the most memory that the service held
+  meanwhile, its processes that decode and encode and what they share included;
+- the 95th percentile of a 512 x 512 photo's time while the largest is being restored, over that alone.
 
-Photographs are scikit-image's, enlarged, with scratches drawn on; an eighth of them has none.
+Writes `serving.json` and `serving.png` into `--out`. Photographs are scikit-image's, enlarged, with scratches drawn on;
+an eighth of them has none.
 """
 
 import argparse
+import json
 import re
+import select
+import socket
 import statistics
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import httpx
 
-from benchmarks.photos import make_photo, make_tiff
+from benchmarks.load import Load, send_all
+from benchmarks.photos import make_photo
 from benchmarks.process_tree import MemoryWatch
-from benchmarks.running import ANSWER_SECONDS, restore, running_service
-from restoration.photo import decode_photo, encode_photo
+from benchmarks.running import ANSWER_SECONDS, request_head, restore, running_service
+from restoration.photo import decode_photo
 from restoration.restorer import Restorer
 from restoration.stores import FolderStore
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
-CONCURRENCIES = (1, 8, 32)
+SMALL_PX = (512, 512)
+NUM_BESIDE = 20
+DECODE_SECONDS = 10.0
+"""Within which a scan is decoded, and waits for the device."""
 
 
-def rate_of_bare_generator(photos: list[bytes]) -> float:
+@dataclass(frozen=True)
+class Size:
+    """num: different photos, and how many are sent for a rate, if that is more than are sent at a time."""
+
+    name: str
+    height_px: int
+    width_px: int
+    num: int
+    concurrencies: tuple[int, ...]
+
+    def make_photos(self) -> list[bytes]:
+        return [make_photo(1 + index, self.height_px, self.width_px) for index in range(self.num)]
+
+
+SIZES = (
+    Size("256 x 256", 256, 256, 24, (1, 8, 32, 128)),
+    Size("512 x 512", 512, 512, 24, (1, 8, 32, 128)),
+    Size("1 megapixel", 816, 1225, 12, (1, 8, 32)),
+    Size("12 megapixels", 2828, 4243, 1, (1, 8)),
+)
+MOST_AT_A_TIME = max(max(size.concurrencies) for size in SIZES)
+
+
+@dataclass(frozen=True)
+class Served:
+    """over_bare: of the rate of the bare generator."""
+
+    size: str
+    concurrency: int
+    photos_per_second: float
+    over_bare: float
+    p50_seconds: float
+    p95_seconds: float
+    p99_seconds: float
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One large photo, alone."""
+
+    megapixels: float
+    seconds: float
+    num_tiles: float
+    peak_mib: float
+
+
+def rate_of_bare_generator(restorer: Restorer, photos: Sequence[bytes]) -> float:
     """Photos a second, one after the other in this process."""
-    restorer, _ = Restorer.load_newest(FolderStore(STORE))
     started_seconds = time.perf_counter()
     for encoded in photos:
         photo = decode_photo(encoded)
-        encode_photo(photo, restorer.restore(photo).samples)
+        restorer.restore(photo).encode(photo)
     return len(photos) / (time.perf_counter() - started_seconds)
 
 
-def rate_of_service(address: str, photos: list[bytes], concurrency: int) -> float:
-    with httpx.Client(timeout=ANSWER_SECONDS) as client, ThreadPoolExecutor(concurrency) as callers:
-        started_seconds = time.perf_counter()
-        list(callers.map(lambda photo: restore(client, address, photo), photos))
-        return len(photos) / (time.perf_counter() - started_seconds)
-
-
-def p95_of_small(address: str, photos: list[bytes], num: int) -> float:
-    with httpx.Client(timeout=ANSWER_SECONDS) as client:
-        seconds = [restore(client, address, photos[index % len(photos)]) for index in range(num)]
-    return statistics.quantiles(seconds, n=20)[-1]
-
-
-def p95_beside_a_scan(address: str, photos: list[bytes], scan: bytes, num: int) -> tuple[float, bool]:
-    """And whether the scan was in the works all the time, without which the figure means nothing."""
-    with httpx.Client(timeout=ANSWER_SECONDS) as client:
-        scanning = threading.Thread(target=restore, args=(client, address, scan))
-        scanning.start()
-        time.sleep(3.0)
-        p95 = p95_of_small(address, photos, num)
-        was_beside = scanning.is_alive()
-        scanning.join()
-    return p95, was_beside
+def served_at_size(address: str, restorer: Restorer, size: Size) -> Iterator[Served]:
+    photos = size.make_photos()
+    before = rate_of_bare_generator(restorer, photos)
+    loads = {
+        concurrency: send_all(restore, address, list(islice(cycle(photos), max(size.num, concurrency))), concurrency)
+        for concurrency in size.concurrencies
+    }
+    bare = statistics.mean((before, rate_of_bare_generator(restorer, photos)))
+    for concurrency, load in loads.items():
+        rate = load.photos_per_second
+        yield Served(size.name, concurrency, rate, rate / bare, *map(load.percentile, (50, 95, 99)))
 
 
 def count_tiles(client: httpx.Client, address: str) -> float:
@@ -74,45 +116,109 @@ def count_tiles(client: httpx.Client, address: str) -> float:
     return sum(map(float, re.findall(r"^restore_tiles_total\{.*?\} (\S+)$", text, re.MULTILINE)))
 
 
-def row_of_scan(client: httpx.Client, address: str, pid: int, name: str, megapixels: int, scan: bytes) -> str:
+def scan(client: httpx.Client, address: str, pid: int, megapixels: float, photo: bytes) -> Scanned:
     num_before = count_tiles(client, address)
     with MemoryWatch.over(pid) as memory:
-        seconds = restore(client, address, scan)
-    num_tiles = count_tiles(client, address) - num_before
-    return (
-        f"| {megapixels} megapixels, {name} | {seconds / megapixels:.2f} s/megapixel, {num_tiles / megapixels:.0f} "
-        f"tiles/megapixel, {seconds / num_tiles * 1000:.1f} ms/tile, peak memory {memory.peak_mib:,.0f} MiB |"
-    )
+        seconds = restore(client, address, photo)
+    return Scanned(megapixels, seconds, count_tiles(client, address) - num_before, memory.peak_mib)
+
+
+def beside_a_scan(address: str, photos: Sequence[bytes], large: bytes) -> tuple[Load, bool]:
+    """And whether the scan was in the works all the time, without which the figures mean nothing. Nobody waits for it
+    afterwards."""
+    with socket.create_connection(("127.0.0.1", httpx.URL(address).port or 80)) as scanning:
+        scanning.sendall(request_head(len(large)) + large)
+        time.sleep(DECODE_SECONDS)
+        load = send_all(restore, address, photos, 1)
+        answered, _, _ = select.select([scanning], [], [], 0.0)
+    return load, not answered
+
+
+def sides_px(megapixels: float) -> tuple[int, int]:
+    """Height and width, 2 to 3."""
+    return round((megapixels * 2 / 3 * 1e6) ** 0.5), round((megapixels * 3 / 2 * 1e6) ** 0.5)
+
+
+def plot(served: Sequence[Served], scans: Sequence[Scanned], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    rates, latencies, large = figure.subplots(1, 3)
+    for size in dict.fromkeys(row.size for row in served):
+        rows = [row for row in served if row.size == size]
+        at_a_time = [row.concurrency for row in rows]
+        rates.plot(at_a_time, [row.over_bare for row in rows], "o-", label=size)
+        (line,) = latencies.plot(at_a_time, [row.p50_seconds for row in rows], "o-", label=f"{size}, median")
+        latencies.plot(at_a_time, [row.p95_seconds for row in rows], "o:", color=line.get_color(), label="95th")
+    rates.axhline(0.9, color="grey", linestyle=":")
+    rates.set(xscale="log", xlabel="sent at a time", ylabel="photos/s over the bare generator", ylim=(0, None))
+    latencies.set(xscale="log", yscale="log", xlabel="sent at a time", ylabel="seconds to an answer")
+    large.plot([row.megapixels for row in scans], [row.seconds / row.megapixels for row in scans], "o-")
+    large.set(xscale="log", xlabel="megapixels, alone", ylabel="seconds a megapixel", ylim=(0, None))
+    concurrencies = sorted({row.concurrency for row in served})
+    for axes in (rates, latencies):
+        axes.set_xticks(concurrencies, labels=map(str, concurrencies))
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
+def measure_rates(address: str, restorer: Restorer) -> list[Served]:
+    print("| | at a time | photos/s | over the bare generator | median | 95th percentile | 99th |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    served = []
+    for size in SIZES:
+        for row in served_at_size(address, restorer, size):
+            served.append(row)
+            latencies = " | ".join(
+                f"{seconds:.2f} s" for seconds in (row.p50_seconds, row.p95_seconds, row.p99_seconds)
+            )
+            rate = f"{row.photos_per_second:.2f} | {row.over_bare:.2f} x"
+            print(f"| {size.name} | {row.concurrency} | {rate} | {latencies} |", flush=True)
+    return served
+
+
+def measure_scans(address: str, pid: int, large: Mapping[float, bytes]) -> list[Scanned]:
+    """large: by megapixels."""
+    print("\n| megapixels, alone | s/megapixel | tiles/megapixel | ms/tile | peak memory |\n|---:|---:|---:|---:|---:|")
+    scans = []
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
+        for megapixels, photo in large.items():
+            row = scan(client, address, pid, megapixels, photo)
+            scans.append(row)
+            print(
+                f"| {row.megapixels:g} | {row.seconds / row.megapixels:.2f} | {row.num_tiles / row.megapixels:.0f} "
+                f"| {row.seconds / row.num_tiles * 1000:.1f} | {row.peak_mib:,.0f} MiB |",
+                flush=True,
+            )
+    return scans
+
+
+def measure_beside(address: str, large: bytes) -> dict[str, float]:
+    small = [make_photo(index, *SMALL_PX) for index in range(NUM_BESIDE)]
+    alone = send_all(restore, address, small, 1).percentile(95)
+    load, was_beside = beside_a_scan(address, small, large)
+    beside = load.percentile(95)
+    note = "" if was_beside else " (the scan was done before)"
+    print(f"\n512 x 512, 95th percentile alone {alone * 1000:.0f} ms, beside the scan {beside / alone:.2f} x{note}")
+    return {"p95_alone_seconds": alone, "p95_beside_seconds": beside, "was_beside": was_beside}
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--photos", type=int, default=48, help="photos of 512 x 512 for the rates")
-    arguments.add_argument("--megapixels", type=int, nargs="+", default=[1, 12, 48, 100], help="the last is the scan")
+    arguments.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 100], help="the last is the scan")
+    arguments.add_argument("--out", type=Path, default=Path("runs/serving"))
     asked = arguments.parse_args()
-    photos = [make_photo(index, 512, 512) for index in range(asked.photos)]
-    sides_px = [
-        (size, round((size * 2 / 3 * 1e6) ** 0.5), round((size * 3 / 2 * 1e6) ** 0.5)) for size in asked.megapixels
-    ]
-    scans = [("JPEG", size, make_photo(1, height_px, width_px)) for size, height_px, width_px in sides_px]
-    scans.append(("TIFF", sides_px[-1][0], make_tiff(1, *sides_px[-1][1:])))
-    bare = rate_of_bare_generator(photos)
-    print("| what | measured |\n|---|---:|", flush=True)
-    print(f"| bare generator, 512 x 512 | {bare:.1f} photos/s |", flush=True)
-    with running_service() as (address, pid), httpx.Client(timeout=ANSWER_SECONDS) as client:
-        for concurrency in CONCURRENCIES:
-            rate = rate_of_service(address, photos, concurrency)
-            print(
-                f"| served, {concurrency} at a time | {rate:.1f} photos/s, {rate / bare:.2f} of the bare generator |",
-                flush=True,
-            )
-        alone = p95_of_small(address, photos, 40)
-        for name, size, scan in scans:
-            print(row_of_scan(client, address, pid, name, size, scan), flush=True)
-        beside, was_beside = p95_beside_a_scan(address, photos, scan, 20)
-        note = "" if was_beside else " (the scan was done before)"
-        print(f"| 512 x 512, 95th percentile alone | {alone * 1000:.0f} ms |")
-        print(f"| beside the {asked.megapixels[-1]}-megapixel scan | {beside / alone:.2f} x{note} |")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    restorer = Restorer.load_newest(FolderStore(STORE))[0]
+    assert restorer is not None
+    large = {megapixels: make_photo(1, *sides_px(megapixels)) for megapixels in asked.megapixels}
+    with running_service(max_queued_requests=2 * MOST_AT_A_TIME) as (address, pid):
+        served = measure_rates(address, restorer)
+        scans = measure_scans(address, pid, large)
+        beside = measure_beside(address, large[asked.megapixels[-1]])
+    results = {"served": list(map(asdict, served)), "scans": list(map(asdict, scans)), "beside": beside}
+    (asked.out / "serving.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    plot(served, scans, asked.out / "serving.png")
 
 
 if __name__ == "__main__":

@@ -116,8 +116,7 @@ def keep_asking(
 ) -> None:
     """Until there are no more turns; with pauses of random length after each answer."""
     rng = np.random.default_rng(seed)
-    # A connection that lay idle while its caller waited may be closed just when it is used again.
-    with httpx.Client(timeout=ANSWER_SECONDS, limits=httpx.Limits(keepalive_expiry=0.5)) as client:
+    with httpx.Client(timeout=ANSWER_SECONDS) as client:
         for _ in turns:
             which = int(rng.integers(len(photos)))
             is_poison = bool(rng.random() < POISON_SHARE)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from restoration.errors import InvalidOption
+from restoration.freed_memory import keep_freed_memory
 from restoration.generator import Generator
 
 Precision = Literal["bfloat16", "float32"]
@@ -112,6 +113,8 @@ class DeviceGenerator:
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         self._generator = _prepare(generator, device, precision)
+        if device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def arithmetic(self) -> str:

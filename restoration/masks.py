@@ -98,6 +98,7 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
         if not (damage_map >= level).any():
             continue
         if (suspect_level := level_of(max(certainty - eagerness - SUSPECT_GAP, LEAST_SUSPECT))) != areas_level:
+            areas = np.empty(0)  # a scan's are 400 MB: not those of two levels at once
             areas, _ = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
             areas_level = suspect_level
         excess = _evidence(damage_map, areas, level, certainty) - required_evidence

@@ -37,6 +37,9 @@ LEAST_DOUBT = 1e-7
 BATCHES_AHEAD = 2
 """One that is computed, and one that waits for the device."""
 
+STRIP_PX = 16
+"""Rows of a blended band that are converted at a time."""
+
 Turn = Callable[[Tensor], Tensor]
 TURNS: tuple[tuple[Turn, Turn], ...] = (
     (lambda tiles: tiles, lambda tiles: tiles),
@@ -114,7 +117,7 @@ class TilePass:
         the next finer copy is told at the places, (H, W, len(TURNS) * C) uint8, or None as `look_once` does.
         """
         num_told = len(TURNS) * self._generator.num_context_planes if tells else 0
-        tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # rows that are never written cost no memory
+        tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # what is never written costs no memory
         plan = self._plan(colour).touching(places)
         batch_size = max(1, self._generator.batch_size // len(TURNS))
         answers = self._answers(colour, told, plan, partial(look_in_turns, self._generator), batch_size)
@@ -122,8 +125,9 @@ class TilePass:
         for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             rows = slice(top, top + len(band))
             planes = _band_to_samples(band)
+            told_here = planes[:, :, 1:]
             np.copyto(damage_map[rows], planes[:, :, 0], where=suspects[rows])
-            tells_next[rows] = planes[:, :, 1:]
+            np.copyto(tells_next[rows], told_here, where=told_here > 0)
         return tells_next if num_told else None
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
@@ -299,8 +303,15 @@ def _tiles_of(computed: Future[Tensor]) -> np.ndarray:
 
 
 def _band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
-    """band: (rows, W, C) float32 in [0, 1]; returns the same as `dtype`."""
-    return to_samples(torch.from_numpy(band).permute(2, 0, 1), dtype)
+    """band: (rows, W, C) float32 in [0, 1]; returns the same as `dtype`.
+
+    A few rows at a time: what comes in between takes several times as much as the band, a third of a scan's samples.
+    """
+    samples = np.empty(band.shape, dtype)
+    for top in range(0, len(band), STRIP_PX):
+        strip = torch.from_numpy(band[top : top + STRIP_PX]).permute(2, 0, 1)
+        samples[top : top + STRIP_PX] = to_samples(strip, dtype)
+    return samples
 
 
 def _stack_masks(masks: Sequence[np.ndarray]) -> Tensor:

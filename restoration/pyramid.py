@@ -95,6 +95,7 @@ class PyramidPass:
         coarse = self.fill(halved, coarse_mask, ~halve_mask(mask & ~see_through))
         np.copyto(halved, coarse, where=coarse_mask[:, :, None])  # outside the mask a fill means nothing
         colour = put_in(halved, deep, colour)
+        del halved, coarse, coarse_mask  # half of the photo's samples; what follows takes most
         filled = self._one_pass.fill(colour, mask & ~deep, see_through)
         np.copyto(filled, colour, where=deep[:, :, None])
         return filled

@@ -28,6 +28,7 @@ from restoration.device import (
     choose_precision,
 )
 from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, ReleaseError
+from restoration.freed_memory import give_back_freed_memory
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
 from restoration.passes import Pass, ResizePass, TilePass
@@ -208,9 +209,11 @@ def _repair_page(
     with _timed(seconds, "detect"):
         tone = find_tone(colour)
         damage_map = one_pass.detect(tone.to_grey(colour) if tone else colour)
+        give_back_freed_memory(damage_map.size)
     with _timed(seconds, "mask"):
         opacities = decide_opacities(damage_map, options, generator.required_evidence)
         mask = opacities > 0
+        give_back_freed_memory(mask.size)
     if not mask.any():
         return Restoration(photo.samples, damage_map, mask, seconds)
     with _timed(seconds, "fill"):
@@ -218,6 +221,7 @@ def _repair_page(
         filled = one_pass.fill(seen, mask, decide_see_through(mask, options))
         if tone:
             tone.lay_on(filled, mask)
+        give_back_freed_memory(mask.size)
     with _timed(seconds, "compose"):
         samples = photo.with_colour(filled, mask, opacities)
     return Restoration(samples, damage_map, mask, seconds)

@@ -60,4 +60,5 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         loop="asyncio",  # the same whatever is installed beside: Ray brings another one
         http="h11",
         h11_max_incomplete_event_size=settings.max_head_bytes,
+        timeout_keep_alive=settings.keep_alive_seconds,
     )

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
     )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        description="seconds that a connection stays open without a request; more than callers and proxies keep it",
+    )
     shutdown_grace_seconds: int = Field(
         default=30,
         ge=0,

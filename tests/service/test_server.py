@@ -1,5 +1,6 @@
 """The real thing: `python -m service` in a process of its own, on a loopback port."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -19,6 +20,12 @@ from typing import Self
 import httpx
 import numpy as np
 import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from archive.client import KEEP_IDLE_SECONDS
+from service.server import uvicorn_config
+from service.settings import Settings
 
 from .serving import decode, encode, grey_photo, scratched_photo
 
@@ -236,6 +243,33 @@ def test_an_empty_store_is_not_ready_and_a_signal_stops_it(tmp_path: Path) -> No
         assert service.stop() == 0
     assert any("RESTORE_PROT" in line for line in service.log)
     assert all(json.loads(line)["level"] for line in service.log), "every line is JSON"
+
+
+def test_an_idle_connection_is_closed_after_as_long_as_is_set_and_no_sooner() -> None:
+    assert 1.0 <= asyncio.run(seconds_until_closed(Settings(port=0, keep_alive_seconds=1))) < 3.0
+
+
+async def seconds_until_closed(settings: Settings) -> float:
+    """From the answer to a request on."""
+    server = uvicorn.Server(uvicorn_config(FastAPI(), settings))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname()[:2])
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readuntil(b"}")
+    answered_seconds = time.monotonic()
+    await reader.read()
+    seconds = time.monotonic() - answered_seconds
+    writer.close()
+    server.should_exit = True
+    await serving
+    return seconds
+
+
+def test_callers_and_proxies_let_go_of_an_idle_connection_before_the_service_does() -> None:
+    """Or their next request would meet the service's goodbye. nginx and the load balancers of AWS keep 60 seconds."""
+    assert Settings().keep_alive_seconds > max(60.0, KEEP_IDLE_SECONDS)
 
 
 def test_sigterm_drains_finishes_what_is_in_flight_and_exits_with_0(store: Path) -> None:
