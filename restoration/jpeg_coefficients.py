@@ -185,6 +185,7 @@ def _downsample(levels: np.ndarray, layout: Layout, component: Component) -> np.
 def _transform(blocks: np.ndarray, component: Component) -> np.ndarray:
     """(N, blocks, 8, 8) to (N, blocks, 64) quantised coefficients, float32."""
     table = np.asarray(component.quantisation_table, np.float32).reshape(BLOCK_PX, BLOCK_PX)
+    table = np.maximum(table, 1.0)  # a broken table may hold 0: whatever stands there is read as 0
     coefficients: np.ndarray = np.rint(dctn(blocks, axes=(-2, -1), norm="ortho") / table)
     return coefficients.reshape(*blocks.shape[:2], BLOCK_PX * BLOCK_PX)
 
