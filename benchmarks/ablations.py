@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
 
 
 class ResidualFill(DetectFill):
-    """What is painted is added to what is seen, as in the formulation that left ghosts."""
+    """What is painted is added to the damaged sample, even an erased one: the formulation that left ghosts."""
 
     def fill_unclipped(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         return super().fill_unclipped(tiles, mask, conditions) - 0.5 + tiles
@@ -150,7 +150,9 @@ ROWS = {
     "base": Row("as it is: outright, keeps a share of what it sees, dilations, L1 relative to the damage, average"),
     "transposed": Row("transposed convolutions", change=transpose),
     "norm": Row("instance norm in every block", change=normalise),
-    "residual": Row("added to what is seen, not outright", config={"filler_keeps": False}, generator=ResidualFill),
+    "residual": Row(
+        "added to the damaged sample, not outright", config={"filler_keeps": False}, generator=ResidualFill
+    ),
     "keeps-nothing": Row("outright, keeps nothing of what it sees", config={"filler_keeps": False}),
     "erased": Row("trained on erased samples alone", phase={"see_through_share": 0.0}),
     "seen": Row("trained on looking through alone", phase={"see_through_share": 1.0}),
@@ -176,8 +178,7 @@ class Perceptual:
         self._weights = {name: weight.float() for name, weight in load_file(weights).items()}
 
     def __call__(self, picture: Tensor, clean: Tensor) -> Tensor:
-        statistics = (torch.tensor(each).view(1, 3, 1, 1) for each in (self.MEAN, self.DEVIATION))
-        mean, deviation = statistics
+        mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (self.MEAN, self.DEVIATION))
         x = (torch.cat([picture, clean]) - mean) / deviation
         for layer in self.LAYERS:
             if layer == "pool":
