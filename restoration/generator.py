@@ -112,16 +112,20 @@ class DetectFillConfig:
     """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
     detector_context: int = 0
     """Planes that the detector tells the next finer copy of a photo; releases up to 0005 saw each copy by itself."""
+    detector_scale: float = 1.0
+    """What the detector's logits are multiplied by: how much more a sure sample says than a doubtful one."""
     detector_shift: float = 0.0
-    """Subtracted from the detector's logits. It is trained where most pictures are damaged and misses weigh more than
-    alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
+    """Subtracted from them after that. The detector is trained where most pictures are damaged and misses weigh more
+    than alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
     required_evidence: float = 12.0
     """For damage to be repaired at the default sensitivity, see `restoration.masks`; so high while not calibrated."""
 
     def __post_init__(self) -> None:
-        for name in ("detector_shift", "required_evidence"):
+        for name in ("detector_scale", "detector_shift", "required_evidence"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number")
+        if self.detector_scale <= 0.0:
+            raise ValueError(f"detector_scale is {self.detector_scale}, expected more than 0")
 
 
 class ResidualConv(nn.Module):
@@ -385,11 +389,11 @@ class DetectFill(Generator):
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         logits, told = self.detect_logits(tiles, context)
-        damage_map = torch.sigmoid(logits.float() - self.config.detector_shift)
+        damage_map = torch.sigmoid(logits.float() * self.config.detector_scale - self.config.detector_shift)
         return damage_map if told is None else torch.cat([damage_map, told.float()], dim=1)
 
     def detect_logits(self, tiles: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """`detect` before the sigmoid and without the shift, for the loss: logits, and what is told if anything is."""
+        """`detect` before scale, shift and sigmoid, for the loss: logits, and what is told if anything is."""
         if isinstance(self.detector, TellingUNet):
             return self.detector.look(tiles - 0.5, context)
         return self.detector(tiles - 0.5), None

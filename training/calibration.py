@@ -1,10 +1,16 @@
 """How sure the detector must be: chosen on held-out clean photographs, so that they stay clean.
 
 A detector learns from pictures most of which are damaged; most samples of a scan are not. How far its logits have to be
-shifted for the one to become the other (Saerens et al. 2002) is measured, not assumed.
+shifted for the one to become the other (Saerens et al. 2002) is measured, not assumed, and so is how far they have to
+be stretched: how much more a sure sample says than a doubtful one (Guo et al. 2017, arXiv 1706.04599).
+
+Each print is looked at once. What the detector said is kept as maps that reach farther than those which are served; any
+other stretch and shift is then a lookup, and the decisions are the restorer's own.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -12,16 +18,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from restoration.device import TileGenerator
 from restoration.generator import DetectFill
 from restoration.masks import grade_damage
-from restoration.restorer import RestoreOptions, restore_photo
+from restoration.passes import TilePass
+from restoration.pyramid import PyramidPass, halve, has_smaller_copy
 from restoration.tensors import to_model_range, to_samples
-from training.cases import photo_of
+from restoration.toning import find_tone
+from training.cases import Case
 from training.damage import age_photos
-from training.evaluation import place
+from training.evaluation import mean_of, place
+from training.metrics import detection_scores
 
-SHIFTS = tuple(step / 4 for step in range(65))
-"""0 to 16, in logits: those that are tried."""
+SCALES = (1.0, 1.5, 2.0)
+"""What the logits are multiplied by: those that are tried."""
+SHIFTS = tuple(step / 4 for step in range(81))
+"""0 to 20, in logits, subtracted after that: those that are tried."""
 UNCHANGED_SHARE = 0.965
 """Of clean photographs at the default sensitivity, most of them as old prints: more than is hoped for of others."""
 REQUIRED_EVIDENCE = 5.5
@@ -29,45 +41,154 @@ REQUIRED_EVIDENCE = 5.5
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
 
+KEPT_SCALE, KEPT_SHIFT = 0.25, 0.75
+"""Of the maps that are kept: eight bits then reach from -19 to 25 in logits, by steps of a sixteenth around 3, where
+most is decided, and of half a logit at 15."""
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """shift: subtracted from the detector's logits; unchanged_share: of clean prints, what then came back unchanged."""
+    """scale, shift: the detector's logits are multiplied, then less; unchanged_share: of clean prints, what then came
+    back unchanged; iou: intersection over union of what was repaired and what was damaged, mean over the cases."""
 
+    scale: float
     shift: float
     unchanged_share: float
+    iou: float
+
+
+@dataclass(frozen=True, eq=False)
+class KeptLook:
+    """What was said of one copy of a print, (h, w) uint8 each, as `KEPT_SCALE` and `KEPT_SHIFT` have it.
+
+    upright: at the first look; turned: at the second, all over it.
+    """
+
+    upright: np.ndarray
+    turned: np.ndarray
+
+
+class KeptPass(TilePass):
+    """What a `TilePass` would find in a print that was looked at before, were its logits scaled and shifted so.
+
+    looks: of each copy of the print, by its height and width.
+    """
+
+    def __init__(self, generator: TileGenerator, looks: Mapping[tuple[int, ...], KeptLook], scale: float, shift: float):
+        super().__init__(generator)
+        self._looks = looks
+        self._levels = _served_levels(scale, shift)
+
+    def look_once(
+        self, colour: np.ndarray, told: np.ndarray | None = None, *, tells: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._levels[self._looks[colour.shape[:2]].upright], None
+
+    def look_again(
+        self,
+        damage_map: np.ndarray,
+        colour: np.ndarray,
+        suspects: np.ndarray,
+        places: np.ndarray,
+        told: np.ndarray | None = None,
+        *,
+        tells: bool = False,
+    ) -> np.ndarray | None:
+        np.copyto(damage_map, self._levels[self._looks[colour.shape[:2]].turned], where=suspects)
+        return None
+
+
+def _served_levels(scale: float, shift: float) -> np.ndarray:
+    """(256,) uint8: of each level of a kept map, that of the map with this scale and shift."""
+    kept = np.clip(np.arange(256) / 255.0, 0.25 / 255.0, 254.75 / 255.0)  # the ends stand for all beyond them
+    logits = (np.log(kept / (1.0 - kept)) + KEPT_SHIFT) / KEPT_SCALE
+    served: np.ndarray = np.rint(255.0 / (1.0 + np.exp(shift - scale * logits))).astype(np.uint8)
+    return served
+
+
+class KeptPrint:
+    """A print, and what was said of it: whatever the scale and the shift, the detector need not look again."""
+
+    def __init__(self, generator: TileGenerator, samples: np.ndarray) -> None:
+        """generator: with `KEPT_SCALE` and `KEPT_SHIFT`; samples: (H, W, 3) uint8."""
+        tone = find_tone(samples)
+        self._generator = generator
+        self._colour = tone.to_grey(samples) if tone else samples
+        copies = [self._colour]
+        while has_smaller_copy(copies[-1]):
+            copies.append(halve(copies[-1]))
+        self._looks = dict(_look(TilePass(generator), copies))
+
+    def opacities(self, scale: float, shift: float) -> np.ndarray:
+        """(H, W) uint8: what would be repaired at the default sensitivity."""
+        one_pass = KeptPass(self._generator, self._looks, scale, shift)
+        return _decide(PyramidPass(one_pass, _decide).detect(self._colour))
+
+    def least_shift(self, scale: float) -> int:
+        """The index in `SHIFTS` of the smallest with which nothing is repaired; their number if it is with each.
+
+        What is unchanged stays so at any larger shift.
+        """
+        return bisect_left(range(len(SHIFTS)), True, key=lambda index: not self.opacities(scale, SHIFTS[index]).any())
+
+
+def _decide(damage_map: np.ndarray) -> np.ndarray:
+    return grade_damage(damage_map, REQUIRED_EVIDENCE)
+
+
+def _look(one_pass: TilePass, copies: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], KeptLook]]:
+    """The copies' sizes and looks, the smallest first; each is told of what was seen on the one before."""
+    told: np.ndarray | None = None
+    told_turned: np.ndarray | None = None
+    for copy in reversed(copies):
+        tells = copy is not copies[0]
+        everywhere = np.ones(copy.shape[:2], bool)
+        upright, told = one_pass.look_once(copy, told, tells=tells)
+        turned = np.zeros_like(upright)
+        told_turned = one_pass.look_again(turned, copy, everywhere, everywhere, told_turned, tells=tells)
+        yield copy.shape[:2], KeptLook(upright, turned)
 
 
 def calibrate(
-    generator: DetectFill, photos: Sequence[np.ndarray], device: torch.device, *, unchanged_share: float
+    generator: DetectFill,
+    photos: Sequence[np.ndarray],
+    cases: Iterable[Case],
+    device: torch.device,
+    *,
+    unchanged_share: float,
 ) -> Calibration:
-    """The smallest shift with which that share of the photos comes back unchanged, or the largest that is tried.
+    """Of each scale, the smallest shift with which that share of the photos comes back unchanged, or the largest that
+    is tried; of these pairs the one with which most of the damage is found.
 
     photos: (H, W, 3) uint8, clean and not trained on, of the size of the evaluation's; see `_as_prints` for how each is
-    shown. What is unchanged stays so at any larger shift: the shift is found by bisection, and each print is looked at
-    only while that is open.
+    shown. cases: damaged ones, of none of the evaluation's photographs.
     """
-    undecided = list(_as_prints(photos))
-    num_prints, num_changed = len(undecided), 0  # at the shift `high`
-    low, high = -1, len(SHIFTS) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        is_changed = _are_changed(with_shift(generator, SHIFTS[middle]), undecided, device)
-        if 1.0 - (num_changed + sum(is_changed)) / num_prints >= unchanged_share:
-            high, num_changed = middle, num_changed + sum(is_changed)
-            undecided = [each for each, changed in zip(undecided, is_changed, strict=True) if not changed]
-        else:
-            low = middle
-            undecided = [each for each, changed in zip(undecided, is_changed, strict=True) if changed]
-    if high == len(SHIFTS) - 1:
-        num_changed = sum(_are_changed(with_shift(generator, SHIFTS[high]), undecided, device))
-    return Calibration(SHIFTS[high], 1.0 - num_changed / num_prints)
+    looking = place(with_calibration(generator, KEPT_SCALE, KEPT_SHIFT), device)
+    least_shifts: dict[float, list[int]] = {scale: [] for scale in SCALES}
+    for each in _as_prints(photos):
+        kept = KeptPrint(looking, each)
+        for scale, shifts in least_shifts.items():
+            shifts.append(kept.least_shift(scale))
+    damaged = [(KeptPrint(looking, case.damaged), case) for case in cases]
+    tried = []
+    for scale, shifts in least_shifts.items():
+        needed = sorted(shifts)[math.ceil(unchanged_share * len(shifts)) - 1]
+        shift = SHIFTS[min(needed, len(SHIFTS) - 1)]
+        unchanged = sum(SHIFTS[index] <= shift for index in shifts if index < len(SHIFTS)) / len(shifts)
+        iou = mean_of([_iou(case, kept.opacities(scale, shift)) for kept, case in damaged])
+        tried.append(Calibration(scale, shift, unchanged, iou))
+    return max(tried, key=lambda each: each.iou)
 
 
-def with_shift(generator: DetectFill, shift: float) -> DetectFill:
+def _iou(case: Case, opacities: np.ndarray) -> float:
+    return detection_scores(opacities > 0, case.visible, case.visible | ~case.altered)["iou"]
+
+
+def with_calibration(generator: DetectFill, scale: float, shift: float) -> DetectFill:
     """A copy that is surer, or less sure, of what is damage."""
     copy = deepcopy(generator)
-    copy.config = replace(generator.config, detector_shift=shift, required_evidence=REQUIRED_EVIDENCE)
+    config = replace(generator.config, detector_scale=scale, detector_shift=shift)
+    copy.config = replace(config, required_evidence=REQUIRED_EVIDENCE)
     return copy
 
 
@@ -83,14 +204,3 @@ def _as_prints(photos: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _aged(photo: np.ndarray, seed: int) -> np.ndarray:
     return to_samples(age_photos(to_model_range(photo)[None], torch.Generator().manual_seed(seed))[0])
-
-
-def _are_changed(generator: DetectFill, prints: Sequence[np.ndarray], device: torch.device) -> list[bool]:
-    on_device = place(generator, device)
-    are_changed = []
-    for each in prints:
-        # Protected all over, so that nothing is filled for this
-        options = RestoreOptions(protect=np.ones(each.shape[:2], bool))
-        damage_map = restore_photo(photo_of(each), on_device, options).damage_map
-        are_changed.append(bool(grade_damage(damage_map, generator.required_evidence).any()))
-    return are_changed

@@ -38,7 +38,7 @@ from training.evaluation import (
 )
 from training.gallery import show_photos, write_gallery
 from training.metrics import LPIPS
-from training.overlays import INNOCENT, OverlayBank, build_bank
+from training.overlays import FAMILIES, INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
 from training.parts import part_of
 from training.photos import CropConfig, load_photos, read_photo, sample_crops
@@ -63,6 +63,8 @@ GOES_ON = ("fine-tune", "denoise")
 """Recipes that need a release to start from."""
 NOTHING = "nothing"
 """What a run that did not go on from a release was started from."""
+CASES_TO_CALIBRATE, OVERLAYS_TO_CALIBRATE, CALIBRATION_SEED = 8, 20, 9
+"""Of each family; the evaluation's cases have another seed, other photographs and other overlays."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def expect_held_out(photos: Path, held_out_share: float) -> None:
 
 
 def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
-    """Choose the detector's shift on held-out photographs; the run's checkpoint keeps it, also if it trains on."""
+    """Choose the detector's scale and shift on held-out photographs; the run's checkpoint keeps them, also if it trains
+    on."""
     generator, state = generator_from_checkpoint(run)
     if not isinstance(generator, DetectFill):
         console.print(f"{run} has no detector to calibrate")
@@ -195,17 +198,27 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     paths = select_split(list_images(photos), photos, "validation", recipe["held_out_share"])
     if len(paths) < MIN_PHOTOS:
         console.print(
-            f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's shift "
-            f"stays {generator.config.detector_shift}"
+            f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's scale "
+            f"and shift stay {generator.config.detector_scale} and {generator.config.detector_shift}"
         )
         return
     pictures = [read_photo(path, recipe["short_side_px"]) for path in paths]
-    found = calibrate(generator, pictures, device, unchanged_share=UNCHANGED_SHARE)
-    calibration = {"detector_shift": found.shift, "required_evidence": REQUIRED_EVIDENCE}
+    bank = build_bank("train", families=FAMILIES, num_per_family=OVERLAYS_TO_CALIBRATE)
+    cases = make_cases(
+        pictures, [path.name for path in paths], bank, num_per_family=CASES_TO_CALIBRATE, seed=CALIBRATION_SEED
+    )
+    damaged = (case for case in cases if case.family != "clean")
+    found = calibrate(generator, pictures, damaged, device, unchanged_share=UNCHANGED_SHARE)
+    calibration = {
+        "detector_scale": found.scale,
+        "detector_shift": found.shift,
+        "required_evidence": REQUIRED_EVIDENCE,
+    }
     save_checkpoint(run, {**state, "calibration": calibration})
     console.print(
-        f"calibrated on {len(paths)} photographs: with a shift of {found.shift}, {found.unchanged_share:.1%} of their "
-        f"prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for)"
+        f"calibrated on {len(paths)} photographs: with a scale of {found.scale} and a shift of {found.shift}, "
+        f"{found.unchanged_share:.1%} of their prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for), and the "
+        f"IoU of damage on them is {found.iou:.3f}"
     )
 
 

@@ -30,6 +30,9 @@ from training.ranks import ONE_PROCESS, Ranks
 from training.recipes import PHASE_DEFAULTS, Phase, Recipe
 from training.steps import StepLosses, condition_channels, run_step, trained_part
 
+CALIBRATED = ("detector_scale", "detector_shift", "required_evidence")
+"""What of a generator's config is not the recipe's, but found once it is trained."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -264,8 +267,7 @@ class Trainer:
         for network in (self.generator, self.average):
             network.load_state_dict(fitting, strict=False)
         if isinstance(generator, DetectFill):
-            config = generator.config
-            self.calibration = {"detector_shift": config.detector_shift, "required_evidence": config.required_evidence}
+            self.calibration = {name: getattr(generator.config, name) for name in CALIBRATED}
         return len(fitting)
 
 

@@ -116,6 +116,8 @@ def test_an_unknown_config_field_is_refused_by_name(architecture):
         ("detect-fill", {"filler_channels": [8, "12", 16, 24]}),
         ("detect-fill", {"required_evidence": float("inf")}),
         ("detect-fill", {"detector_shift": float("nan")}),
+        ("detect-fill", {"detector_scale": float("inf")}),
+        ("detect-fill", {"detector_scale": 0.0}),
         ("detect-fill", {"denoiser_channels": (8, 8, 8, 8)}),  # it would see farther than tiles overlap
         ("pix2pix", {"channels": -1}),
         ("pix2pix", {"dropout": 2.0}),

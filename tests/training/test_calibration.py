@@ -6,10 +6,20 @@ import torch
 
 from restoration.generator import DetectFill, DetectFillConfig
 from restoration.restorer import restore_photo
-from training.calibration import REQUIRED_EVIDENCE, SHIFTS, calibrate, with_shift
-from training.cases import photo_of
+from training import calibration, jobs
+from training.calibration import (
+    KEPT_SCALE,
+    KEPT_SHIFT,
+    REQUIRED_EVIDENCE,
+    SCALES,
+    SHIFTS,
+    KeptPrint,
+    calibrate,
+    with_calibration,
+)
+from training.cases import make_case, photo_of
 from training.checkpoint import load_checkpoint
-from training.evaluation import place
+from training.evaluation import _score_found, mean_of, place
 from training.jobs import calibrate_run
 from training.samples import crop_sample
 from training.trainer import Trainer, generator_from_checkpoint, weights_digest
@@ -29,49 +39,78 @@ def generator_that_says(logit: float) -> DetectFill:
     return generator
 
 
-def generator_that_sees_light() -> DetectFill:
+def generator_that_sees_light(weight: float = 0.05) -> DetectFill:
     """The more certain of damage, the lighter a photo is; each photo has a logit of its own."""
     generator = generator_that_says(0.0)
-    generator.detector.head.weight.data.fill_(0.05)
+    generator.detector.head.weight.data.fill_(weight)
     return generator
 
 
-def is_changed(generator: DetectFill, shift: float, photo: np.ndarray) -> bool:
-    return bool(restore_photo(photo_of(photo), place(with_shift(generator, shift), CPU)).mask.any())
+def is_changed(generator: DetectFill, scale: float, shift: float, photo: np.ndarray) -> bool:
+    return bool(restore_photo(photo_of(photo), place(with_calibration(generator, scale, shift), CPU)).mask.any())
 
 
 @pytest.mark.parametrize("unchanged_share", [0.5, 1.0])
 def test_the_shift_is_the_smallest_with_which_so_many_clean_photos_stay_clean(unchanged_share):
     photos = [np.full((96, 96, 3), level, np.uint8) for level in (40, 90, 140, 190, 240)]
     generator = generator_that_sees_light()
-    found = calibrate(generator, photos, CPU, unchanged_share=unchanged_share)
+    found = calibrate(generator, photos, [], CPU, unchanged_share=unchanged_share)
     assert found.unchanged_share >= unchanged_share
     assert 0.0 < found.shift < SHIFTS[-1]
-    changed = [is_changed(generator, found.shift, photo) for photo in photos]
+    changed = [is_changed(generator, found.scale, found.shift, photo) for photo in photos]
     assert any(changed) == (unchanged_share < 1.0)
 
 
 def test_fewer_clean_photos_that_must_stay_clean_let_more_damage_be_found():
     photos = [np.full((96, 96, 3), level, np.uint8) for level in (40, 90, 140, 190, 240)]
     half, everything = (
-        calibrate(generator_that_sees_light(), photos, CPU, unchanged_share=share).shift for share in (0.5, 1.0)
+        calibrate(generator_that_sees_light(), photos, [], CPU, unchanged_share=share).shift for share in (0.5, 1.0)
     )
     assert half < everything
 
 
 def test_a_detector_that_is_silent_needs_no_shift():
-    assert calibrate(generator_that_says(-5.0), PHOTOS, CPU, unchanged_share=1.0).shift == SHIFTS[0]
+    assert calibrate(generator_that_says(-5.0), PHOTOS, [], CPU, unchanged_share=1.0).shift == SHIFTS[0]
 
 
 def test_a_detector_that_no_shift_can_calm_gets_the_largest_and_the_share_says_so():
-    found = calibrate(generator_that_says(40.0), PHOTOS, CPU, unchanged_share=0.97)
+    found = calibrate(generator_that_says(40.0), PHOTOS, [], CPU, unchanged_share=0.97)
     assert (found.shift, found.unchanged_share) == (SHIFTS[-1], 0.0)
+
+
+def test_of_several_scales_the_one_that_finds_most_is_taken(bank, monkeypatch):
+    clean = [np.full((96, 96, 3), 90, np.uint8)]
+    cases = [make_case(PHOTOS[0], "astronaut", "strokes", bank, seed=seed) for seed in range(3)]
+    given = (generator_that_sees_light(0.4), clean, cases, CPU)
+    found = calibrate(*given, unchanged_share=1.0)
+    each = []
+    for scale in SCALES:
+        monkeypatch.setattr(calibration, "SCALES", (scale,))
+        each.append(calibrate(*given, unchanged_share=1.0))
+    assert found == max(each, key=lambda tried: tried.iou)
+    assert len({tried.iou for tried in each}) > 1
+    looking = place(with_calibration(given[0], found.scale, found.shift), CPU)
+    ious = [_score_found(case, restore_photo(case.photo(), looking).mask)["iou"] for case in cases]
+    assert found.iou == pytest.approx(mean_of(ious), abs=0.01)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 2.0), (1.5, 4.25), (2.0, 7.0)])
+def test_what_is_kept_of_a_print_decides_as_another_look_would(scale, shift):
+    photo = crop_sample("astronaut", 288)  # it has a smaller copy
+    torch.manual_seed(3)
+    generator = DetectFill(DetectFillConfig((8, 12, 16), (1,), (8, 8, 8, 8), (1,), detector_context=2)).eval()
+    generator.detector.head.weight.data.mul_(20.0)
+    kept = KeptPrint(place(with_calibration(generator, KEPT_SCALE, KEPT_SHIFT), CPU), photo).opacities(scale, shift)
+    seen = restore_photo(photo_of(photo), place(with_calibration(generator, scale, shift), CPU)).mask
+    assert 0.05 < seen.mean() < 0.95
+    assert ((kept > 0) == seen).mean() > 0.95
 
 
 def test_trying_shifts_leaves_the_generator_as_it_was():
     generator = generator_that_says(7.0)
-    shifted = with_shift(generator, 2.5)
-    assert (generator.config.detector_shift, shifted.config.detector_shift) == (1.0, 2.5)
+    shifted = with_calibration(generator, 1.5, 2.5)
+    assert (generator.config.detector_scale, generator.config.detector_shift) == (1.0, 1.0)
+    assert (shifted.config.detector_scale, shifted.config.detector_shift) == (1.5, 2.5)
     assert weights_digest(generator) != weights_digest(shifted)
 
 
@@ -86,11 +125,14 @@ def run(bank, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_keeps_its_calibration(run, bank, tmp_path):
+def test_a_run_keeps_its_calibration(run, bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "CASES_TO_CALIBRATE", 1)
+    monkeypatch.setattr(jobs, "OVERLAYS_TO_CALIBRATE", 1)
     names = [*names_for("validation", 20), *names_for("evaluation", 1)]
     calibrate_run(write_photos(tmp_path / "photos", names, side_px=32), run, CPU)
     generator, _ = generator_from_checkpoint(run)
-    assert 3.0 < generator.config.detector_shift < 6.0  # it says 6 everywhere, too little then to be damage
+    # it says 6 everywhere, too little then to be damage
+    assert 3.0 < generator.config.detector_shift / generator.config.detector_scale < 6.0
     assert generator.required_evidence == REQUIRED_EVIDENCE
     trainer = Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(run))
     trainer.resume()

@@ -302,7 +302,7 @@ def test_a_run_that_started_from_nothing_cannot_claim_a_release_later(training, 
 
 @pytest.mark.usefixtures("small_sizes")
 def test_a_run_goes_on_with_the_release_s_calibration(training, photo_folder, tmp_path):
-    calibrated = replace(DETECT_FILL.generator, detector_shift=7.5, required_evidence=4.5)
+    calibrated = replace(DETECT_FILL.generator, detector_scale=1.5, detector_shift=7.5, required_evidence=4.5)
     release = publish_small(tmp_path / "store", calibrated)
     options = ["--run", tmp_path / "run", "--device", "cpu", "--start-from", release.path]
     assert training("train", photo_folder, *options)[0] == 0
