@@ -2,8 +2,10 @@
 
 Every row trains a filler from nothing on the same crops of 128 px, for as many minutes of processor time of one thread,
 and differs from the first row in one thing. They are measured on the same held-out photographs with held-out
-damage, the true mask given: damaged samples erased, and looked through. A row that was measured is not run again: each
-is written to `--out` when it ends, so that rows may be run one by one, or at the same time on different cores.
+damage, the true mask given: damaged samples erased, and looked through; of each row both the moving average of the
+weights and the weights themselves. A row that was measured is not run again: each is written to `--out` when it ends,
+with its seed and budget, so that rows may be run one by one, or at the same time on different cores. The table is of
+rows of one budget. The first row with several `--seeds` shows how far chance alone takes two rows apart.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +145,10 @@ class Row:
     config: dict[str, Any] = field(default_factory=dict)
     change: Change = leave
     generator: type[DetectFill] = DetectFill
-    averages: bool = True
 
 
 ROWS = {
-    "base": Row("as it is: outright, keeps a share of what it sees, dilations, L1 relative to the damage, average"),
+    "base": Row("as it is: outright, keeps a share of what it sees, dilations, L1 relative to the damage"),
     "transposed": Row("transposed convolutions", change=transpose),
     "norm": Row("instance norm in every block", change=normalise),
     "residual": Row(
@@ -164,7 +165,6 @@ ROWS = {
         "and adversarial, 0.1, and feature matching, 2", phase={"adversarial": 0.1, "feature_matching": 2.0}
     ),
     "perceptual": Row("and perceptual, 0.3: VGG16 to relu3_3", generator=Remembering),
-    "no-average": Row("the weights themselves, not their moving average", averages=False),
 }
 
 
@@ -195,16 +195,19 @@ class Perceptual:
 
 def train(
     row: Row, source: DamagedOnTheFly, recipe: Recipe, seconds: float, vgg: Path | None
-) -> tuple[DetectFill, int]:
-    """The filler after so many seconds of processor time, and after how many steps that was."""
-    torch.manual_seed(0)
+) -> tuple[DetectFill, DetectFill, int]:
+    """After so many seconds of processor time: the moving average, the weights themselves, and how many steps it was.
+
+    The source's seed is that of the weights, too.
+    """
+    torch.manual_seed(source.seed)
     phase = dataclasses.replace(BASE, **row.phase)
     assert isinstance(recipe.generator, DetectFillConfig)
     generator = row.generator(dataclasses.replace(recipe.generator, denoiser_channels=(), **row.config))
     row.change(generator)
     placed(generator, CPU)
     judge = placed(PatchGAN(condition_channels(generator), recipe.discriminator), CPU)
-    average = deepcopy(generator.filler).requires_grad_(False)
+    averaged = deepcopy(generator).requires_grad_(False)
     optimisers = [torch.optim.Adam(network.parameters(), betas=recipe.betas) for network in (generator.filler, judge)]
     perceptual = Perceptual(vgg) if isinstance(generator, Remembering) and vgg else None
     shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage)
@@ -223,13 +226,12 @@ def train(
         _update(generator.filler, optimisers[0], total, rate, recipe)
         if losses.discriminator is not None:
             _update(judge, optimisers[1], losses.discriminator, rate, recipe)
-        decay = min(EMA_DECAY, (1 + step) / (10 + step)) if row.averages else 0.0
+        decay = min(EMA_DECAY, (1 + step) / (10 + step))
         with torch.no_grad():
-            for kept, current in zip(average.parameters(), generator.filler.parameters(), strict=True):
+            for kept, current in zip(averaged.filler.parameters(), generator.filler.parameters(), strict=True):
                 kept.lerp_(current, 1.0 - decay)
         step += 1
-    generator.filler = average
-    return generator.eval(), step
+    return averaged.eval(), generator.eval(), step
 
 
 def _update(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, recipe: Recipe) -> None:
@@ -284,16 +286,32 @@ def held_out(photos: Path, overlays: Path | None, recipe: Recipe) -> Iterator[Pa
         yield source.make_batch(step, BatchShape(NUM_CROPS, CROP_PX), CPU)
 
 
-def table(folder: Path) -> str:
-    """All rows that were measured, as Markdown."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
-    columns = ["steps", "erased, dB", "erased, LPIPS", "seen, dB", "seen, LPIPS", "moved, levels"]
+def table(folder: Path, minutes: float) -> str:
+    """All rows of this budget that were measured, as Markdown."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    columns = ["steps", "erased, dB", "erased, LPIPS", "seen, dB", "seen, LPIPS", "not averaged, dB", "moved, levels"]
     lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for name, row in ROWS.items():
-        if name in found:
-            cells = [_cell(found[name].get(column)) for column in columns]
-            lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
+        for record in found:
+            if (record["row"], record["minutes"]) == (name, minutes):
+                title = row.title + (f"; seed {record['seed']}" if record["seed"] else "")
+                cells = [_cell(record.get(column)) for column in columns]
+                lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def record_of(
+    row: Row, source: DamagedOnTheFly, recipe: Recipe, minutes: float, batches: list[Pairs], weights: Path | None
+) -> dict[str, Any]:
+    """Train and measure one row."""
+    vgg = weights / "vgg16_features_to_relu3_3_fp16.safetensors" if weights else None
+    averaged, not_averaged, num_steps = train(row, source, recipe, minutes * 60.0, vgg)
+    return {
+        "steps": num_steps,
+        **measure(averaged, batches, LPIPS(weights) if weights else None),
+        "not averaged, dB": measure(not_averaged, batches, None)["erased, dB"],
+        "moved, levels": shift_variance(averaged, batches),
+    }
 
 
 def _cell(value: float | int | None) -> str:
@@ -309,6 +327,7 @@ def main() -> None:
     arguments.add_argument("--weights", type=Path, help="folder of LPIPS's and VGG16's weights, see training.metrics")
     arguments.add_argument("--minutes", type=float, default=15.0, help="of processor time, a row")
     arguments.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    arguments.add_argument("--seeds", nargs="+", type=int, default=[0], help="of weights and pairs")
     arguments.add_argument("--out", type=Path, default=Path("runs/ablations"))
     asked = arguments.parse_args()
     torch.set_num_threads(1)
@@ -317,21 +336,18 @@ def main() -> None:
         asked.photos, "train", held_out_share=recipe.held_out_share, short_side_px=recipe.short_side_px
     )
     bank = build_bank("train", overlay_folder=asked.overlays, families=(*recipe.damage.families, INNOCENT))
-    source = DamagedOnTheFly(photos, bank, recipe.damage, recipe.crops, recipe.seed)
     batches = list(held_out(asked.photos, asked.overlays, recipe))
-    lpips = LPIPS(asked.weights) if asked.weights else None
-    vgg = asked.weights / "vgg16_features_to_relu3_3_fp16.safetensors" if asked.weights else None
     asked.out.mkdir(parents=True, exist_ok=True)
-    for name in asked.rows:
-        done = asked.out / f"{name}.json"
+    for name, seed in product(asked.rows, asked.seeds):
+        done = asked.out / f"{name}-seed{seed}-{asked.minutes:g}min.json"
         if done.exists():
             continue
-        generator, num_steps = train(ROWS[name], source, recipe, asked.minutes * 60.0, vgg)
-        scores = measure(generator, batches, lpips)
-        record = {"steps": num_steps, "minutes": asked.minutes, "moved, levels": shift_variance(generator, batches)}
-        done.write_text(json.dumps(record | scores, indent=1), encoding="utf-8")
-        print(name, record | scores, flush=True)
-    print(table(asked.out))
+        source = DamagedOnTheFly(photos, bank, recipe.damage, recipe.crops, seed)
+        scores = record_of(ROWS[name], source, recipe, asked.minutes, batches, asked.weights)
+        record = {"row": name, "seed": seed, "minutes": asked.minutes, **scores}
+        done.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        print(record, flush=True)
+    print(table(asked.out, asked.minutes))
 
 
 if __name__ == "__main__":
