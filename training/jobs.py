@@ -61,6 +61,9 @@ from training.trainer import RunSettings, Trainer, generator_from_checkpoint, we
 console = Console(stderr=True)
 GOES_ON = ("fine-tune", "denoise")
 """Recipes that need a release to start from."""
+DRAWN_FOR_EACH_SHOWN = 4
+LEAST_SHOWN = 5e-4
+"""Share of a sample's pixels that must be visibly damaged for it to be shown on a contact sheet of damage."""
 NOTHING = "nothing"
 """What a run that did not go on from a release was started from."""
 CASES_TO_CALIBRATE, OVERLAYS_TO_CALIBRATE, CALIBRATION_SEED = 8, 20, 9
@@ -322,12 +325,16 @@ def make_gallery(release: Release, page: Path, device: torch.device) -> None:
 def draw_preview(
     pictures: Sequence[np.ndarray], bank: OverlayBank, columns: int, crop_px: int, seed: int
 ) -> Image.Image:
+    """Damage as the trainer sees it, but for the samples in which none shows: there they are needed, here not."""
     rows: list[list[np.ndarray]] = []
     rng = torch.Generator().manual_seed(seed)
     rows_of = [family for family in CASE_FAMILIES if family != "clean"]
     for row, family in enumerate(rows_of):
-        crops = sample_crops(pictures, columns, crop_px, CropConfig(), np.random.default_rng([seed, row]))
+        num_drawn = columns * DRAWN_FOR_EACH_SHOWN
+        crops = sample_crops(pictures, num_drawn, crop_px, CropConfig(), np.random.default_rng([seed, row]))
         pairs = make_pairs(crops, bank, damage_config(family), rng)
-        rows.append([to_samples(picture) for picture in pairs.damaged])
-    rows.append([to_samples(mask.expand(3, -1, -1)) for mask in pairs.mask])
+        shows = pairs.mask.mean(dim=(1, 2, 3)) > LEAST_SHOWN
+        shown = shows.float().argsort(descending=True, stable=True)[:columns]
+        rows.append([to_samples(picture) for picture in pairs.damaged[shown]])
+    rows.append([to_samples(mask.expand(3, -1, -1)) for mask in pairs.mask[shown]])
     return draw_sheet(rows, row_labels=[*rows_of, "true masks"])
