@@ -16,8 +16,29 @@ from training.overlays import FAMILIES, OverlayBank
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
 HEAVY = "heavy"
 """Five layers of what hides most; apart from the families, since nobody's scans are all like that."""
-SIZES_PX = (256, 1000)
-"""Short sides to which photos are resized to see mixtures at every scale; enlarged ones are softer than real scans."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A short side to which photos are resized, and what is measured there. Enlarged ones are softer than scans are."""
+
+    short_side_px: int
+    share: float
+    """Cases of each of its families, relative to the cases that a family has at the photos' own size."""
+    families: tuple[str, ...]
+    is_scan: bool = False
+    """Of the largest photos that there are, cut to a square, with damage drawn as finely as a scan shows it."""
+
+    def num_cases(self, num_per_family: int) -> int:
+        return int(self.share * num_per_family)
+
+
+SIZES = (
+    Size(256, 1 / 6, (*FAMILIES, "mixtures")),
+    Size(1000, 1 / 12, (*FAMILIES, "mixtures")),
+    Size(3000, 1 / 12, ("mixtures", "clean"), is_scan=True),
+)
+"""One case at 3,000 px is as much work as sixty at the photos' own size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,20 +115,28 @@ def make_cases(
             yield make_case(photos[chosen], names[chosen], family, bank, seed=seed * 100_000 + index)
 
 
-def make_apart(
-    photos: Sequence[np.ndarray], names: Sequence[str], bank: OverlayBank, *, num: int, num_per_size: int, seed: int
+def make_heavy(
+    photos: Sequence[np.ndarray], names: Sequence[str], bank: OverlayBank, *, num: int, seed: int
 ) -> Iterator[Case]:
-    """Cases that are reported apart from the families: heavy damage, and mixtures at several sizes."""
+    """Cases of heavy damage."""
     order = _drawing_order(len(photos), seed)
     for index in range(num):
         chosen = order[index % len(photos)]
         yield make_case(photos[chosen], names[chosen], HEAVY, bank, seed=seed * 100_000 + index)
-    for short_side_px in SIZES_PX:
-        for index in range(num_per_size):
+
+
+def make_at_size(
+    photos: Sequence[np.ndarray], names: Sequence[str], bank: OverlayBank, size: Size, *, num: int, seed: int
+) -> Iterator[Case]:
+    """Cases of each of the size's families. Case k of each shows the same print."""
+    order = _drawing_order(len(photos), seed)
+    for family in size.families:
+        for index in range(num):
             chosen = order[index % len(photos)]
-            photo = _resized(photos[chosen], short_side_px)
-            case = make_case(photo, names[chosen], "mixtures", bank, seed=seed * 100_000 + index)
-            yield replace(case, family=f"mixtures at {short_side_px} px")
+            photo = _resized(photos[chosen], size.short_side_px)
+            photo = _square(photo) if size.is_scan else photo
+            case = make_case(photo, names[chosen], family, bank, seed=seed * 100_000 + index)
+            yield replace(case, family=f"{family} at {size.short_side_px} px")
 
 
 def _drawing_order(num_photos: int, seed: int) -> list[int]:
@@ -120,6 +149,13 @@ def _resized(photo: np.ndarray, short_side_px: int) -> np.ndarray:
     scale = short_side_px / min(photo.shape[:2])
     size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
     return np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+
+
+def _square(photo: np.ndarray) -> np.ndarray:
+    """The middle of it: what it costs to measure a panorama must not depend on its length."""
+    side_px = min(photo.shape[:2])
+    top, left = ((extent - side_px) // 2 for extent in photo.shape[:2])
+    return np.ascontiguousarray(photo[top : top + side_px, left : left + side_px])
 
 
 def make_case(photo: np.ndarray, name: str, family: str, bank: OverlayBank, *, seed: int) -> Case:

@@ -184,6 +184,9 @@ def evaluate_command(
     processes: Annotated[
         int, typer.Option(help="Processes that share the cases and OMP_NUM_THREADS, or the CPU's cores.", min=1)
     ] = 1,
+    largest_px: Annotated[
+        int, typer.Option(help="Measure no size beyond this short side; a case at 3,000 px takes minutes on a CPU.")
+    ] = 3000,
     device: Device = "auto",
     model_store: Store = STORE,
     dry_run: DryRun = False,
@@ -203,6 +206,7 @@ def evaluate_command(
                 "overlays": overlays,
                 **compared,
                 "processes": processes,
+                "largest_px": largest_px,
                 "report": report,
                 "device": choose_device(device),
             }
@@ -219,6 +223,7 @@ def evaluate_command(
         device=choose_device(device),
         store=address_of(model_store),
         num_processes=processes,
+        largest_px=largest_px,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,17 @@ from restoration.release import Release, load_generator, read_release
 from restoration.stores import StoreAddress
 from restoration.tensors import to_samples
 from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
-from training.cases import CASE_FAMILIES, Case, damage_config, make_apart, make_case, make_cases
+from training.cases import (
+    CASE_FAMILIES,
+    SIZES,
+    Case,
+    Size,
+    damage_config,
+    make_at_size,
+    make_case,
+    make_cases,
+    make_heavy,
+)
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import make_pairs
 from training.denoising import make_noisy_cases, measure_denoising
@@ -41,7 +51,7 @@ from training.metrics import LPIPS
 from training.overlays import FAMILIES, INNOCENT, OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
 from training.parts import part_of
-from training.photos import CropConfig, load_photos, read_photo, sample_crops
+from training.photos import CropConfig, PhotoSet, load_largest_photos, load_photos, read_photo, sample_crops
 from training.pictures import draw_sheet
 from training.publishing import (
     NEWEST_MEASURED,
@@ -64,6 +74,8 @@ GOES_ON = ("fine-tune", "denoise")
 DRAWN_FOR_EACH_SHOWN = 4
 LEAST_SHOWN = 5e-4
 """Share of a sample's pixels that must be visibly damaged for it to be shown on a contact sheet of damage."""
+SCANS_OVERLAYS = 4
+"""Of each family, for scans: drawn so large, many would take minutes. Files of overlays are too small for them."""
 NOTHING = "nothing"
 """What a run that did not go on from a release was started from."""
 CASES_TO_CALIBRATE, OVERLAYS_TO_CALIBRATE, CALIBRATION_SEED = 8, 20, 9
@@ -242,6 +254,7 @@ def evaluate_runs(
     device: torch.device,
     store: StoreAddress,
     num_processes: int = 1,
+    largest_px: int = 3000,
 ) -> None:
     """store: the newest release in it is measured on the same cases, for `publish` to compare with."""
     lpips = LPIPS(lpips_weights) if lpips_weights else None
@@ -269,10 +282,17 @@ def evaluate_runs(
     photos = load_photos(data.photos, "evaluation", held_out_share=held_out_share)
     bank = build_bank("evaluation", overlay_folder=data.overlays)
     about |= {"held-out photographs": len(photos), "cases of each family": num_cases}
+    sizes = [size for size in SIZES if size.short_side_px <= largest_px]
+    num_scans = max((size.num_cases(num_cases) for size in sizes if size.is_scan), default=0)
+    largest = load_largest_photos(data.photos, "evaluation", held_out_share=held_out_share, most=num_scans)
+    if num_scans:
+        sides_px = ", ".join(str(min(photo.shape[:2])) for photo in largest.photos)
+        about["photographs shown as scans"] = f"the largest, of a short side of {sides_px} px"
     chosen = (photos.photos, photos.names, bank)
     cases = chain(
         make_cases(*chosen, num_per_family=num_cases, seed=1),
-        make_apart(*chosen, num=num_cases, num_per_size=max(1, num_cases // 6), seed=1),
+        make_heavy(*chosen, num=num_cases, seed=1),
+        *(_cases_at(size, photos, largest, bank, num_cases) for size in sizes),
     )
     evaluation = evaluate(cases, methods, lpips=lpips, about=about, num_processes=num_processes)
     placed = place(generator, device)
@@ -283,6 +303,17 @@ def evaluate_runs(
     evaluation.save(report)
     save_contact_sheet(sample_cases(data.overlays), methods, report / "contact_sheet.png")
     console.print(evaluation.to_markdown(), soft_wrap=True, markup=False, highlight=False)
+
+
+def _cases_at(size: Size, photos: PhotoSet, largest: PhotoSet, bank: OverlayBank, num_cases: int) -> Iterator[Case]:
+    """Nothing where `num_cases` is too small for the size to have a case."""
+    num = size.num_cases(num_cases)
+    if num and size.is_scan:
+        photos = largest
+        bank = build_bank(
+            "evaluation", families=FAMILIES, side_px=size.short_side_px // 2, num_per_family=SCANS_OVERLAYS
+        )
+    yield from make_at_size(photos.photos, photos.names, bank, size, num=num, seed=1)
 
 
 def sample_cases(overlays: Path | None, side_px: int = 256) -> list[Case]:

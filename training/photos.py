@@ -49,6 +49,22 @@ def load_photos(
     return PhotoSet(photos, [path.relative_to(folder).as_posix() for path in paths])
 
 
+def load_largest_photos(folder: Path, split: Split, *, held_out_share: float, most: int) -> PhotoSet:
+    """Those of one split that have the longest short sides, the longest first, as large as they are."""
+    paths = select_split(list_images(folder), folder, split, held_out_share)
+    largest = sorted(paths, key=_short_side_px, reverse=True)[:most]
+    return PhotoSet([read_photo(path) for path in largest], [path.relative_to(folder).as_posix() for path in largest])
+
+
+def _short_side_px(path: Path) -> int:
+    """From the file's head; 0 for what cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0
+
+
 def read_photo(path: Path, short_side_px: int | None = None) -> np.ndarray:
     """(H, W, 3) uint8, upright, made smaller if its short side is longer than asked for."""
     try:

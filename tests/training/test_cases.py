@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from training.cases import CASE_FAMILIES, damage_config, make_apart, make_case, make_cases, photo_of
+from training.cases import (
+    CASE_FAMILIES,
+    SIZES,
+    Size,
+    damage_config,
+    make_at_size,
+    make_case,
+    make_cases,
+    make_heavy,
+    photo_of,
+)
 from training.overlays import build_bank
 from training.samples import crop_sample
 
@@ -50,11 +60,24 @@ def test_heavy_damage_hides_more_than_mixtures_do(bank):
     assert np.mean(heavy) > np.mean(mixtures)
 
 
-def test_mixtures_are_made_at_every_size(bank):
-    cases = list(make_apart(PHOTOS, NAMES, bank, num=1, num_per_size=1, seed=1))
-    assert [case.family for case in cases] == ["heavy", *(f"mixtures at {size} px" for size in (256, 1000))]
-    assert [min(case.damaged.shape[:2]) for case in cases] == [96, 256, 1000]
-    assert all(case.visible.any() for case in cases)
+def test_cases_are_made_at_a_size(bank):
+    wide = [photo[:64] for photo in PHOTOS]
+    heavy = list(make_heavy(wide, NAMES, bank, num=1, seed=1))
+    size = Size(128, 1.0, ("strokes", "mixtures"))
+    at_size = list(make_at_size(wide, NAMES, bank, size, num=1, seed=1))
+    scans = list(make_at_size(wide, NAMES, bank, Size(160, 1.0, ("dust", "clean"), is_scan=True), num=1, seed=1))
+    assert [case.family for case in heavy] == ["heavy"]
+    assert [case.family for case in at_size] == ["strokes at 128 px", "mixtures at 128 px"]
+    assert [case.family for case in scans] == ["dust at 160 px", "clean at 160 px"]
+    assert [case.damaged.shape[:2] for case in (*heavy, *at_size)] == [(64, 96), (128, 192), (128, 192)]
+    assert [case.damaged.shape[:2] for case in scans] == [(160, 160), (160, 160)]
+    assert [case.visible.any() for case in (*heavy, *at_size, *scans)] == [True, True, True, True, False]
+
+
+def test_sizes_reach_from_256_to_3000_px_and_the_largest_has_few_cases():
+    assert [size.short_side_px for size in SIZES] == [256, 1000, 3000]
+    assert [size.num_cases(24) for size in SIZES] == [4, 2, 2]
+    assert SIZES[-1].num_cases(11) == 0
 
 
 def test_equal_seeds_make_equal_cases_others_do_not(bank):

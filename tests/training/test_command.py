@@ -20,8 +20,8 @@ from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, Pix2Pix
 from restoration.publishing import publish_release
 from restoration.release import Release, load_generator, read_release
 from restoration.restorer import Restorer
-from training import cases, command, jobs, seams
-from training.cases import png_of
+from training import command, jobs, seams
+from training.cases import Size, png_of
 from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
 from training.recipes import detect_fill_recipe
@@ -60,7 +60,7 @@ def small_sizes(monkeypatch):
     small = {"side_px": 96, "num_per_family": 6}
     for module in (command, jobs):
         monkeypatch.setattr(module, "build_bank", lambda split, **options: build_bank(split, **(options | small)))
-    monkeypatch.setattr(cases, "SIZES_PX", (64, 96))
+    monkeypatch.setattr(jobs, "SIZES", (Size(64, 1.0, ("mixtures",)), Size(96, 1.0, ("mixtures",), is_scan=True)))
     monkeypatch.setattr(seams, "SIDE_PX", 448)
 
 

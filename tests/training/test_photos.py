@@ -4,7 +4,15 @@ from PIL import Image
 from skimage import data
 
 from restoration.errors import DataError
-from training.photos import CropConfig, load_photos, read_photo, sample_crop, sample_crops, turn
+from training.photos import (
+    CropConfig,
+    load_largest_photos,
+    load_photos,
+    read_photo,
+    sample_crop,
+    sample_crops,
+    turn,
+)
 
 from .conftest import names_for, write_photos
 
@@ -41,6 +49,15 @@ def test_a_sample_of_a_large_folder_is_the_same_each_time(photo_folder):
     first, second = (load_photos(photo_folder, "train", held_out_share=0.05, most=2).names for _ in range(2))
     assert len(first) == 2
     assert first == second
+
+
+def test_the_largest_photographs_come_first_and_as_large_as_they_are(tmp_path):
+    names = names_for("evaluation", 3)
+    for name, side_px in zip(names, (64, 128, 96), strict=True):
+        write_photos(tmp_path, [name], side_px)
+    largest = load_largest_photos(tmp_path, "evaluation", held_out_share=0.05, most=2)
+    assert largest.names == names[1:]
+    assert [min(photo.shape[:2]) for photo in largest.photos] == [128, 96]
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):
