@@ -24,9 +24,10 @@ help: ## show this list
 serve: $(SERVE_STAMP) ## serve on http://127.0.0.1:8000 (RESTORE_HOST and RESTORE_PORT say where)
 	$(VENV)/bin/python -m service
 
+# A thread for each of the two processes: with two each, they would wait for one another.
 .PHONY: test
 test: $(DEVELOP_STAMP) ## run the tests, in two processes (PYTEST_ARGS="-k tiles" for some of them)
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(DEVELOP_STAMP) ## lint, check the formatting, the types, and what is installed for known vulnerabilities

@@ -226,11 +226,11 @@ def test_an_option_that_there_is_not_is_refused(training, photo_folder):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["docker-stop", "ctrl-c"])
-def test_a_signal_leaves_a_checkpoint_and_resume_goes_on(paired_folders, tmp_path, sent):
+def test_a_signal_leaves_a_checkpoint_and_resume_goes_on(training, paired_folders, tmp_path, sent):
     """The default recipe with its full networks, on paired folders. Ctrl-C reaches the worker process, too."""
     damaged, clean = paired_folders
-    options = ["--damaged", damaged, "--run", tmp_path, "--device", "cpu", "--workers", "1"]
-    arguments = [sys.executable, "-m", "training", "train", clean, *options]
+    options = ["--damaged", damaged, "--run", tmp_path, "--device", "cpu"]
+    arguments = [sys.executable, "-m", "training", "train", clean, *options, "--workers", "1"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         arguments, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -242,10 +242,8 @@ def test_a_signal_leaves_a_checkpoint_and_resume_goes_on(paired_folders, tmp_pat
     assert process.returncode == 0, error
     stopped_at = load_checkpoint(tmp_path)["step"]
     assert f"stopped at step {stopped_at} of" in error
-    resumed = subprocess.run(
-        [*arguments, "--resume", "--minutes", "0"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    code, _, error = training("train", clean, *options, "--resume", "--minutes", "0")
+    assert code == 0, error
     assert load_checkpoint(tmp_path)["step"] == stopped_at + 1
 
 
