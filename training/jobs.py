@@ -232,8 +232,8 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     save_checkpoint(run, {**state, "calibration": calibration})
     console.print(
         f"calibrated on {len(paths)} photographs: with a scale of {found.scale} and a shift of {found.shift}, "
-        f"{found.unchanged_share:.1%} of their prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for), and the "
-        f"IoU of damage on them is {found.iou:.3f}"
+        f"{found.unchanged_share:.1%} of their prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for), "
+        f"{found.kept_share:.2%} of what is undamaged in damaged ones is kept, and the IoU of damage is {found.iou:.3f}"
     )
 
 

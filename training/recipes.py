@@ -160,9 +160,8 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: large crops from the start, as many clean photos as the late phases have.
 
     The detector learns what to tell of smaller copies; its rate stays up for as long as there is time, and then falls:
-    most of what is gained shows in the fall. Its worst alarms weigh more than at first, which a detector bears that has
-    learnt to detect. The filler, which the release's discriminator has judged, is fine-tuned without one, and learns
-    what half-covered samples still tell. A denoiser that the release has stays as it is.
+    most of what is gained shows in the fall. The filler, which the release's discriminator has judged, is fine-tuned
+    without one, and learns what half-covered samples still tell. A denoiser that the release has stays as it is.
     """
     steady = Phase(
         "detector",
@@ -173,10 +172,10 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         warm_up_steps=300,
         damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
         num_scales=3,
-        hard_alarms=0.1,
+        hard_alarms=0.05,
         samples_count_alike=True,
     )
-    falling = replace(steady, num_steps=5_500, warm_up_steps=0, decays=True, hard_alarms=0.2)
+    falling = replace(steady, num_steps=5_500, warm_up_steps=0, decays=True)
     fill = Phase(
         "filler",
         4_000,

@@ -78,20 +78,27 @@ def test_a_detector_that_no_shift_can_calm_gets_the_largest_and_the_share_says_s
     assert (found.shift, found.unchanged_share) == (SHIFTS[-1], 0.0)
 
 
-def test_of_several_scales_the_one_that_finds_most_is_taken(bank, monkeypatch):
+def test_of_several_scales_the_one_that_finds_most_is_taken_unless_it_harms(bank, monkeypatch):
+    monkeypatch.setattr(calibration, "LEAST_KEPT_SHARE", 0.0)
     clean = [np.full((96, 96, 3), 90, np.uint8)]
     cases = [make_case(PHOTOS[0], "astronaut", "strokes", bank, seed=seed) for seed in range(3)]
     given = (generator_that_sees_light(0.4), clean, cases, CPU)
     found = calibrate(*given, unchanged_share=1.0)
+    monkeypatch.setattr(calibration, "LEAST_KEPT_SHARE", 1.0)
+    careful = calibrate(*given, unchanged_share=1.0)
     each = []
     for scale in SCALES:
         monkeypatch.setattr(calibration, "SCALES", (scale,))
         each.append(calibrate(*given, unchanged_share=1.0))
     assert found == max(each, key=lambda tried: tried.iou)
-    assert len({tried.iou for tried in each}) > 1
+    assert careful == max(each, key=lambda tried: tried.kept_share)
+    assert found != careful
     looking = place(with_calibration(given[0], found.scale, found.shift), CPU)
-    ious = [_score_found(case, restore_photo(case.photo(), looking).mask)["iou"] for case in cases]
+    masks = [restore_photo(case.photo(), looking).mask for case in cases]
+    ious = [_score_found(case, mask)["iou"] for case, mask in zip(cases, masks, strict=True)]
+    kept = [1.0 - mask[~case.altered].mean() for case, mask in zip(cases, masks, strict=True)]
     assert found.iou == pytest.approx(mean_of(ious), abs=0.01)
+    assert found.kept_share == pytest.approx(mean_of(kept), abs=0.01)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 2.0), (1.5, 4.25), (2.0, 7.0)])
