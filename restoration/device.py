@@ -181,7 +181,8 @@ class DeviceGenerator:
             batch_size = self.batch_size
             batches = zip(*(torch.split(tiles, batch_size) for tiles in inputs), strict=True)
             try:
-                return torch.cat([self._compute_batch(network, *batch) for batch in batches])
+                results = [self._compute_batch(network, *batch) for batch in batches]
+                return torch.cat(results) if len(results) > 1 else results[0]
             except torch.OutOfMemoryError:
                 if batch_size == 1:
                     raise

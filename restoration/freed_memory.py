@@ -27,8 +27,9 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT_BYTES)
 
 
-def give_back_freed_memory(num_pixels: int) -> None:
-    """To be called between the stages of a photo of so many pixels: what one has freed is not the next one's."""
-    if num_pixels > LARGE_PIXELS:
+def give_back_freed_memory(num_pixels: int | None = None) -> None:
+    """To be called between the stages of a photo of so many pixels: what one has freed is not the next one's. And,
+    without a number, after what comes seldom."""
+    if num_pixels is None or num_pixels > LARGE_PIXELS:
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

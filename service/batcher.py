@@ -17,7 +17,7 @@ begun in each of these moments, the device is held for it, at most as long as su
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -107,14 +107,17 @@ class _Call:
         self.num_taken += num
         return _Part(self, first, tuple(tiles[first : self.num_taken] for tiles in self.inputs))
 
-    def note(self, first: int, answer: Tensor) -> None:
-        """What became of the tiles from `first` on; the last to be noted answers the call."""
+    def note(self, first: int, answer: Tensor) -> bool:
+        """What became of the tiles from `first` on. Returns whether that was the last to be known."""
         if self.answer.done():  # it was dropped, or another of its batches failed
-            return
+            return False
         self.job.num_tiles_left = max(1, self.job.num_tiles_left - len(answer))
         self.answered[first] = answer
-        if sum(map(len, self.answered.values())) == len(self.inputs[0]):
-            self.answer.set_result(torch.cat([self.answered[start] for start in sorted(self.answered)]))
+        return sum(map(len, self.answered.values())) == len(self.inputs[0])
+
+    def finish(self) -> None:
+        """Once all is known."""
+        self.answer.set_result(_joined([self.answered[first] for first in sorted(self.answered)]))
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ class TileBatcher:
         first = batch[0].call
         started_seconds = time.monotonic()
         try:
-            inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
+            inputs = tuple(_joined(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
             answers = getattr(first.generator, first.stage)(*inputs)
             parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
         except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
@@ -279,8 +282,11 @@ class TileBatcher:
         rate = self.num_threads * len(answers) / max(busy_seconds, 1e-6)
         with self._changed:
             self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
-            for part, answer in zip(batch, parts, strict=True):
-                part.call.note(part.first, answer)
+            answered = [
+                part.call for part, answer in zip(batch, parts, strict=True) if part.call.note(part.first, answer)
+            ]
+        for call in answered:  # not with the lock held: answers of several batches are copied into one
+            call.finish()
         self._metrics.batch_size.observe(len(answers))
         self._metrics.tiles.labels(first.stage).inc(len(answers))
 
@@ -292,6 +298,11 @@ class TileBatcher:
         with self._changed:
             self._calls = [call for call in self._calls if call not in failed]
             _fail(failed, error)
+
+
+def _joined(tiles: Sequence[Tensor]) -> Tensor:
+    """One after the other; the same where it is only one, since a batch may be 40 MB."""
+    return torch.cat(list(tiles)) if len(tiles) > 1 else tiles[0]
 
 
 def _fail(calls: Iterable[_Call], error: Exception) -> None:

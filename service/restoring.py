@@ -132,8 +132,7 @@ def count_device_threads(settings: Settings) -> int:
 
 
 def count_small(settings: Settings) -> int:
-    """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy, since all compute
-    on them."""
+    """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy."""
     if choose_device(settings.device).type == "cuda":
         return settings.small_photos or NUM_SMALL_ON_GPU
     return settings.small_photos or 2 + count_device_threads(settings)

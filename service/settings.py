@@ -74,8 +74,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=256,
-        description="batches that a CPU computes at once, a thread for each; 0: one for each core, or `OMP_NUM_THREADS`. "
-        "A GPU has one",
+        description="batches that a CPU computes at once, a thread for each; 0: one for each core, or "
+        "`OMP_NUM_THREADS`. A GPU has one",
     )
     small_photos: int = Field(
         default=0,
