@@ -232,7 +232,7 @@ class TileBatcher:
         is_turn_of_longest = (self._num_batches + 1) % LONGEST_WAITING_TURN == 0
         if is_turn_of_longest or not self._calls:
             return
-        hold_seconds = self.num_threads * self._calls[0].generator.batch_size / self.tiles_per_second
+        hold_seconds = self._most_tiles(self._calls[0].generator) * self.num_threads / self.tiles_per_second
         if not self._changed.wait_for(lambda: self._is_closed or not self._is_small_expected(), hold_seconds):
             self._served.clear()  # they take their time
 
@@ -249,7 +249,7 @@ class TileBatcher:
         else:
             first = min(self._calls, key=lambda call: call.job.num_tiles_left)
         alike = [call for call in self._calls if call.may_join(first)]
-        room = self._share(sum(call.num_waiting for call in alike), first.generator.batch_size)
+        room = self._share(sum(call.num_waiting for call in alike), self._most_tiles(first.generator))
         others = (call for call in alike if call is not first)
         batch: list[_Part] = []
         for call in (first, *sorted(others, key=lambda call: call.job.num_tiles_left)):
@@ -260,10 +260,14 @@ class TileBatcher:
         self._calls = [call for call in self._calls if call.num_waiting]
         return batch
 
-    def _share(self, num_tiles: int, batch_size: int) -> int:
+    def _most_tiles(self, generator: TileGenerator) -> int:
+        """In one batch. Of several threads each takes half: activations of two halves take less memory than a whole."""
+        return generator.batch_size if self.num_threads == 1 else max(1, generator.batch_size // 2)
+
+    def _share(self, num_tiles: int, most: int) -> int:
         """How many of the tiles that wait this thread takes: idle ones get theirs, in batches of a power of two."""
         num_each = -(-num_tiles // (1 + self._num_idle))
-        return min(batch_size, 1 << (num_each - 1).bit_length())
+        return min(most, 1 << (num_each - 1).bit_length())
 
     def _compute_batch(self, batch: list[_Part]) -> None:
         first = batch[0].call
@@ -322,8 +326,8 @@ class SharedGenerator(InFrontOf):
 
     @property
     def calls_at_once(self) -> int:
-        """See `TileGenerator.calls_at_once`."""
-        return self.batcher.num_threads
+        """See `TileGenerator.calls_at_once`: a call's tiles keep two threads busy, and one more is being made."""
+        return self.batcher.num_threads // 2 + 1
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""

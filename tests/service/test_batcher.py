@@ -281,7 +281,7 @@ def test_closing_fails_what_waits(threads: ThreadPoolExecutor) -> None:
 class ByFirstTile(Doubler):
     """A gate for each batch, named by its first tile: what is computed at once is done in the order of the test."""
 
-    batch_size = 8
+    batch_size = 16
 
     def __init__(self, *firsts: float) -> None:
         super().__init__()
