@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect
 
 from restoration.device import choose_device
 from restoration.errors import InvalidOption, PhotoError
+from restoration.freed_memory import keep_freed_memory
 from restoration.photo import Photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, check_answer, encode_answer
@@ -142,6 +143,8 @@ class RestoreQueue:
     """Takes uploads, gives answers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        if choose_device(settings.device).type == "cpu":
+            keep_freed_memory()  # before there are threads
         self.batcher = TileBatcher(metrics, count_device_threads(settings))
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         codec = partial(Codec.open, settings, metrics)
