@@ -110,13 +110,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--concurrency", type=int, default=16)
+    arguments.add_argument("--setups", default="", help="LitServe's whose names hold this; all by default")
     arguments.add_argument("--out", type=Path, default=Path("runs/litserve"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     loads = {"512 x 512": make_load(ONE_SIZE), "mixed sizes": make_load(MIXED_SIZES)}
     to_compare = loads["512 x 512"][:8]
     servers: dict[str, Server] = {"ours": ours}
-    servers |= {name: partial(litserve, *setup) for name, setup in LITSERVE_SETUPS.items()}
+    servers |= {name: partial(litserve, *setup) for name, setup in LITSERVE_SETUPS.items() if asked.setups in name}
     measured: dict[str, dict[str, list[Measured]]] = {load: {name: [] for name in servers} for load in loads}
     digests: dict[str, list[str]] = {}
     for _ in range(asked.rounds):

@@ -31,14 +31,25 @@ def tree_bytes(pid: int) -> int:
     return sum(map(private_bytes, pids)) + sum(shared.values())
 
 
+def anonymous_bytes(pid: int) -> int:
+    """What the processes have allocated for themselves. Unlike `tree_bytes` it has no part in libraries, of which a
+    process is counted less while others on the machine use them, too."""
+    return 1024 * sum(proportional_kib(each).get("Pss_Anon", 0) for each in tree_of(pid))
+
+
 def private_bytes(pid: int) -> int:
     """Proportional set size less shared memory."""
+    kib = proportional_kib(pid)
+    return 1024 * (kib.get("Pss_Anon", 0) + kib.get("Pss_File", 0))
+
+
+def proportional_kib(pid: int) -> dict[str, int]:
+    """As the kernel sums it up; empty for a process that has just ended."""
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # it has just ended
-        return 0
-    kib = {name.rstrip(":"): int(rest[0]) for name, *rest in map(str.split, lines[1:])}
-    return 1024 * (kib["Pss_Anon"] + kib["Pss_File"])
+    except OSError:
+        return {}
+    return {name.rstrip(":"): int(rest[0]) for name, *rest in map(str.split, lines[1:])}
 
 
 def shared_bytes(pid: int) -> dict[int, int]:

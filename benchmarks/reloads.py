@@ -1,7 +1,8 @@
 """`python -m benchmarks.reloads`: a release after the other, a thousand times, while photos are being restored.
 
 An administrator activates the store's two newest releases in turn. Writes `reloads.csv` and `reloads.png` into `--out`:
-the memory of the service and its workers after each. Ends with status 1 if an activation or a photo failed.
+the memory of the service and its workers after each, and what of it they allocated themselves. Ends with status 1 if an
+activation or a photo failed.
 """
 
 import argparse
@@ -19,10 +20,12 @@ import httpx
 import numpy as np
 
 from benchmarks.photos import make_photo
-from benchmarks.process_tree import MIB, tree_bytes
+from benchmarks.process_tree import MIB, anonymous_bytes, tree_bytes
 from benchmarks.running import ANSWER_SECONDS, running_service
 from restoration.release import list_releases
 
+Held = tuple[float, float]
+"""MiB of all processes, and what of it is anonymous."""
 STORE = Path(__file__).resolve().parent.parent / "model_store"
 
 
@@ -34,11 +37,11 @@ def add_key(keys_file: Path) -> str:
     return made.stdout.strip()
 
 
-def activate_in_turn(client: httpx.Client, pid: int, versions: Sequence[str], num: int) -> Iterator[float]:
-    """MiB after each."""
+def activate_in_turn(client: httpx.Client, pid: int, versions: Sequence[str], num: int) -> Iterator[Held]:
+    """After each."""
     for index in range(num):
         client.post(f"/models/{versions[index % 2]}/activate").raise_for_status()
-        yield tree_bytes(pid) / MIB
+        yield tree_bytes(pid) / MIB, anonymous_bytes(pid) / MIB
 
 
 def keep_restoring(client: httpx.Client, stop: threading.Event) -> Counter[tuple[int, str]]:
@@ -51,15 +54,18 @@ def keep_restoring(client: httpx.Client, stop: threading.Event) -> Counter[tuple
     return answered
 
 
-def write(held_mib: Sequence[float], out: Path) -> None:
+def write(held: Sequence[Held], out: Path) -> None:
     from matplotlib.figure import Figure
 
     with (out / "reloads.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("reloads", "memory_mib"), *enumerate(held_mib, start=1)])
+        rows = [(number, *mib) for number, mib in enumerate(held, start=1)]
+        csv.writer(file).writerows([("reloads", "memory_mib", "anonymous_mib"), *rows])
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(held_mib) + 1), held_mib)
+    for held_mib, label in zip(zip(*held, strict=True), ("all", "without libraries"), strict=True):
+        axes.plot(range(1, len(held) + 1), held_mib, label=label)
     axes.set(xlabel="reloads", ylabel="memory of all processes, MiB", ylim=(0, None))
+    axes.legend()
     figure.savefig(out / "reloads.png", dpi=100)
 
 
@@ -80,13 +86,14 @@ def main() -> int:
             restoring = caller.submit(keep_restoring, client, stop)
             try:
                 versions = list_releases(asked.store)[-2:]
-                held_mib = list(activate_in_turn(client, pid, versions, asked.reloads))
+                held = list(activate_in_turn(client, pid, versions, asked.reloads))
             finally:
                 stop.set()
             answered = restoring.result()
-    write(held_mib, asked.out)
-    quarters = [float(np.mean(part)) for part in np.array_split(held_mib, 4)]
-    print(f"memory in each quarter, mean: {', '.join(f'{mib:,.0f}' for mib in quarters)} MiB")
+    write(held, asked.out)
+    for held_mib, what in zip(zip(*held, strict=True), ("memory", "of it without libraries"), strict=True):
+        quarters = [float(np.mean(part)) for part in np.array_split(held_mib, 4)]
+        print(f"{what}, in each quarter, mean: {', '.join(f'{mib:,.0f}' for mib in quarters)} MiB")
     for (status, version), num in sorted(answered.items()):
         print(f"{num} photos were answered with {status} by release {version}")
     return any(status != 200 for status, _ in answered)

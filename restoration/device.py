@@ -1,5 +1,6 @@
 """A generator on a device: where it runs, in which precision, in which batch shapes."""
 
+import threading
 from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
@@ -25,6 +26,10 @@ class TileGenerator(Protocol):
 
     @property
     def batch_size(self) -> int: ...
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls for one photo, each from a thread of its own, are worth making at once."""
 
     @property
     def detector_radius_px(self) -> int:
@@ -69,6 +74,10 @@ class InFrontOf:
         return self.generator.batch_size
 
     @property
+    def calls_at_once(self) -> int:
+        return self.generator.calls_at_once
+
+    @property
     def detector_radius_px(self) -> int:
         return self.generator.detector_radius_px
 
@@ -101,6 +110,9 @@ class DeviceGenerator:
     result may then differ in its last bits from what it was before. Batches stay so until `use_full_batches`.
     """
 
+    calls_at_once = 1
+    """All of the device's threads compute one."""
+
     def __init__(
         self, generator: Generator, device: torch.device, precision: Precision, *, batch_size: int = 8
     ) -> None:
@@ -112,6 +124,7 @@ class DeviceGenerator:
         self._full_batch_size = batch_size
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
+        self._halving = threading.Lock()
         self._generator = _prepare(generator, device, precision)
         if device.type == "cpu":
             keep_freed_memory()
@@ -165,13 +178,21 @@ class DeviceGenerator:
     @torch.inference_mode()
     def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         while True:
-            batches = zip(*(torch.split(tiles, self.batch_size) for tiles in inputs), strict=True)
+            batch_size = self.batch_size
+            batches = zip(*(torch.split(tiles, batch_size) for tiles in inputs), strict=True)
             try:
-                return torch.cat([self._compute_batch(network, *batch) for batch in batches])
+                results = [self._compute_batch(network, *batch) for batch in batches]
+                return torch.cat(results) if len(results) > 1 else results[0]
             except torch.OutOfMemoryError:
-                if self.batch_size == 1:
+                if batch_size == 1:
                     raise
-                self.batch_size //= 2
+                self._use_smaller_batches(batch_size // 2)
+
+    def _use_smaller_batches(self, batch_size: int) -> None:
+        """Unless another thread, whose batch did not fit either, has seen to it."""
+        with self._halving:
+            if batch_size < self.batch_size:
+                self.batch_size = batch_size
                 self.num_size_changes += 1
 
     def _compute_batch(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """From the soft damage map to opacities: how much of the repair each sample takes."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -32,6 +33,10 @@ PHOTO_EXTRA = 2.0
 """So much more evidence, in logits, must a photo as a whole give than a single area must."""
 SENSITIVITY_LOGITS = 8.0
 """How much more certain everything looks at a sensitivity of 1 than at 0; a tenth of it is less than one doubling."""
+
+BAND_PX = 64
+"""Samples are counted and looked up so many rows at a time: those of a scan take eight bytes each meanwhile, and a call
+for each row takes ten times as long."""
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
@@ -77,8 +82,8 @@ def _thin_parts(damage_map: np.ndarray) -> np.ndarray:
 def _evidence_of_photo(damage_map: np.ndarray, eagerness: float) -> float:
     """Of all its samples together, in logits; minus infinity where nothing is suspect."""
     histogram = np.zeros(256, np.int64)
-    for row in damage_map:  # by row, because the whole would be counted in eight bytes a sample
-        histogram += np.bincount(row, minlength=256)
+    for rows in _bands(damage_map):
+        histogram += np.bincount(damage_map[rows].ravel(), minlength=256)
     num_from_level = np.cumsum(histogram[::-1])[::-1]
     enlarged = min(PHOTO_SAMPLES / damage_map.size, MOST_ENLARGED)
     evidence = -math.inf
@@ -115,8 +120,8 @@ def level_of(logit: float) -> int:
 def _evidence(damage_map: np.ndarray, areas: np.ndarray, level: int, certainty: float) -> np.ndarray:
     """Of each area, (num_areas + 1,) float64; minus infinity where nothing is so certain, and for what is no area."""
     num_samples = np.zeros(int(areas.max()) + 1)
-    for row, row_areas in zip(damage_map, areas, strict=True):  # by row, because a copy of `areas` may be 400 MB
-        np.add.at(num_samples, row_areas[row >= level], 1)
+    for rows in _bands(damage_map):
+        num_samples += np.bincount(areas[rows][damage_map[rows] >= level], minlength=len(num_samples))
     num_samples[0] = 0
     with np.errstate(divide="ignore"):
         evidence: np.ndarray = certainty + np.log2(num_samples)
@@ -127,5 +132,10 @@ def _repair(opacities: np.ndarray, areas: np.ndarray, excess: np.ndarray) -> Non
     """Raise opacities, (H, W) uint8, to what the areas' evidence in excess of the required calls for."""
     share = np.where(excess >= 0.0, np.clip(excess / FADE + 0.25, 0.0, 1.0), 0.0)
     of_area = np.rint(share * 255.0).astype(np.uint8)
-    for row, row_areas in zip(opacities, areas, strict=True):
-        np.maximum(row, of_area[row_areas], out=row)
+    for rows in _bands(opacities):
+        np.maximum(opacities[rows], of_area[areas[rows]], out=opacities[rows])
+
+
+def _bands(samples: np.ndarray) -> Iterator[slice]:
+    """samples: (H, ...); its rows, `BAND_PX` at a time."""
+    return (slice(top, top + BAND_PX) for top in range(0, len(samples), BAND_PX))

@@ -34,9 +34,6 @@ GROWN_PX = 8
 """And so is what lies so near, into which the damage may reach."""
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
-BATCHES_AHEAD = 2
-"""One that is computed, and one that waits for the device."""
-
 STRIP_PX = 16
 """Rows of a blended band that are converted at a time."""
 
@@ -159,12 +156,12 @@ class TilePass:
         planes = [cut_tiles(colour, plan)]
         if told is not None:
             planes.append(cut_tiles(told, plan.halved()))
-        return _in_batches(zip(*planes, strict=True), detect_batch, batch_size)
+        return _in_batches(zip(*planes, strict=True), detect_batch, batch_size, self._generator.calls_at_once)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
         tiles = _cut_damaged_tiles(colour, mask, see_through, plan)
-        pictures = _in_batches(tiles, self._fill_batch, self._generator.batch_size)
+        pictures = self._in_full_batches(tiles, self._fill_batch)
         filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
             filled[top : top + len(band)] = _band_to_samples(band, colour.dtype.type)
@@ -184,7 +181,7 @@ class TilePass:
             offset_px=self._offset_px,
         )
         tiles = cut_tiles(colour, plan)
-        yield from blend_tiles(plan, _in_batches(tiles, self._denoise_batch, self._generator.batch_size))
+        yield from blend_tiles(plan, self._in_full_batches(tiles, self._denoise_batch))
 
     def _plan(self, colour: np.ndarray) -> TilePlan:
         sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
@@ -196,6 +193,12 @@ class TilePass:
             cell_px=CELL_PX,
             offset_px=self._offset_px,
         )
+
+    def _in_full_batches(
+        self, items: Iterable[Item], compute: Callable[[Sequence[Item]], Tensor]
+    ) -> Iterator[np.ndarray]:
+        """See `_in_batches`."""
+        return _in_batches(items, compute, self._generator.batch_size, self._generator.calls_at_once)
 
     def _denoise_batch(self, tiles: Sequence[np.ndarray]) -> Tensor:
         return self._generator.denoise(stack_tiles(tiles))
@@ -278,19 +281,19 @@ def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: T
 
 
 def _in_batches(
-    items: Iterable[Item], compute: Callable[[Sequence[Item]], Tensor], batch_size: int
+    items: Iterable[Item], compute: Callable[[Sequence[Item]], Tensor], batch_size: int, num_at_once: int
 ) -> Iterator[np.ndarray]:
     """Compute the items, `batch_size` at a time. compute: items to (N, C, T, T) float32; yields (T, T, C) float32.
 
-    While one batch is computed, in a thread, the next one is cut, and what the last one gave is made use of.
+    While batches are computed, each in a thread, the next one is cut, and what the last one gave is made use of.
     """
     remaining = iter(items)
     batches = iter(lambda: list(islice(remaining, batch_size)), [])
     computed: deque[Future[Tensor]] = deque()
-    with ThreadPoolExecutor(1, "batches") as thread:
+    with ThreadPoolExecutor(num_at_once, "batches") as threads:
         for batch in batches:
-            computed.append(thread.submit(compute, batch))
-            if len(computed) == BATCHES_AHEAD:
+            computed.append(threads.submit(compute, batch))
+            if len(computed) > num_at_once:
                 yield from _tiles_of(computed.popleft())
         while computed:
             yield from _tiles_of(computed.popleft())

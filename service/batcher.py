@@ -1,6 +1,10 @@
-"""One thread for the device, and batches of tiles from all photos in the works.
+"""Threads for the device, and batches of tiles from all photos in the works.
 
-    photo threads ── detect, fill, denoise ──► calls ── the next batch ──► device thread ──► answers
+    photo threads ── detect, fill, denoise ──► calls ── the next batch ──► device threads ──► answers
+
+A GPU has one, a CPU one for each core, each of which computes on its own
+([why](../docs/decisions/0040-a-device-thread-for-each-core.md)). What waits is shared out between the threads that are
+idle.
 
 Whose tiles come next: those of the photo with the least left to do, so that a small photo overtakes a large scan; every
 few batches, those that have waited longest, so that the scan gets on. A batch takes tiles of one stage and one release,
@@ -13,7 +17,7 @@ begun in each of these moments, the device is held for it, at most as long as su
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -84,7 +88,8 @@ class _Call:
     answer: Future[Tensor] = field(default_factory=Future)
     asked_seconds: float = field(default_factory=time.monotonic)
     num_taken: int = 0
-    answered: list[Tensor] = field(default_factory=list)
+    answered: dict[int, Tensor] = field(default_factory=dict)
+    """By their first tile: of several batches that are computed at once, a later one may be done sooner."""
 
     @property
     def num_waiting(self) -> int:
@@ -98,9 +103,21 @@ class _Call:
     def take(self, num: int) -> "_Part":
         if self.num_taken == 0:
             self.job.waited_seconds += time.monotonic() - self.asked_seconds
-        part = _Part(self, tuple(tiles[self.num_taken : self.num_taken + num] for tiles in self.inputs))
+        first = self.num_taken
         self.num_taken += num
-        return part
+        return _Part(self, first, tuple(tiles[first : self.num_taken] for tiles in self.inputs))
+
+    def note(self, first: int, answer: Tensor) -> bool:
+        """What became of the tiles from `first` on. Returns whether that was the last to be known."""
+        if self.answer.done():  # it was dropped, or another of its batches failed
+            return False
+        self.job.num_tiles_left = max(1, self.job.num_tiles_left - len(answer))
+        self.answered[first] = answer
+        return sum(map(len, self.answered.values())) == len(self.inputs[0])
+
+    def finish(self) -> None:
+        """Once all is known."""
+        self.answer.set_result(_joined([self.answered[first] for first in sorted(self.answered)]))
 
 
 @dataclass(frozen=True)
@@ -108,13 +125,16 @@ class _Part:
     """The tiles of a call that are in one batch."""
 
     call: _Call
+    first: int
     inputs: tuple[Tensor, ...]
 
 
 class TileBatcher:
-    """Runs every generator's `detect`, `fill` and `denoise` in one thread, in batches."""
+    """Runs every generator's `detect`, `fill` and `denoise` in threads of its own, in batches."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, num_threads: int = 1) -> None:
+        """num_threads: how many batches are computed at once."""
+        self.num_threads = num_threads
         self._metrics = metrics
         self._calls: list[_Call] = []
         self._changed = threading.Condition()
@@ -123,12 +143,15 @@ class TileBatcher:
         self._served: set[TileJob] = set()
         """Photos that may be about to ask again."""
         self.tiles_per_second = FIRST_GUESS_TILES_PER_SECOND
-        """While the device is busy, of late."""
+        """Of all of the device's threads while they are busy, of late."""
         self.broken: str | None = None
         """Why the device cannot be used by this process any more."""
+        self._num_idle = 0
+        """Threads that wait for tiles."""
         metrics.queue_tiles.set_function(self.count_waiting)
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="device", daemon=True) for _ in range(num_threads)]
+        for thread in self._threads:
+            thread.start()
 
     def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, inputs: tuple[Tensor, ...]) -> Tensor:
         """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
@@ -140,7 +163,7 @@ class TileBatcher:
             if job.is_dropped:
                 raise JobDropped
             self._calls.append(call)
-            self._changed.notify()
+            self._changed.notify_all()
         return call.answer.result()
 
     def check_usable(self) -> None:
@@ -157,7 +180,7 @@ class TileBatcher:
             _fail(waiting, DeviceBroken(self.broken))
 
     def drop(self, job: TileJob) -> None:
-        """Take back what the job has waiting; it gets no more. A batch that runs is finished."""
+        """Take back what the job has waiting; it gets no more. Batches that run are finished."""
         with self._changed:
             job.is_dropped = True
             dropped = [call for call in self._calls if call.job is job]
@@ -168,34 +191,39 @@ class TileBatcher:
         """The job asks for nothing more."""
         with self._changed:
             job.num_tiles_left = 0
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """Finish the batch that runs, and fail what waits."""
+        """Finish the batches that run, and fail what waits."""
         with self._changed:
             self._is_closed = True
             waiting, self._calls = self._calls, []
             _fail(waiting, JobDropped())
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def count_waiting(self) -> int:
         """Tiles that wait for the device."""
         with self._changed:
             return sum(call.num_waiting for call in self._calls)
 
-    # --- in the device's thread ---------------------------------------------------------------------------------------
+    # --- in the device's threads --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self.num_threads > 1:
+            torch.set_num_threads(1)  # for this one, and for those that first compute after it: photos' threads
         while True:
             with self._changed:
+                self._num_idle += 1
                 self._changed.wait_for(lambda: self._calls or self._is_closed)
                 self._hold_for_small()
+                self._num_idle -= 1
                 if self._is_closed:
                     return
                 batch = self._next_batch() if self._calls else []
-            if batch:
                 self._served |= {part.call.job for part in batch}
+            if batch:
                 self._compute_batch(batch)
 
     def _hold_for_small(self) -> None:
@@ -204,7 +232,7 @@ class TileBatcher:
         is_turn_of_longest = (self._num_batches + 1) % LONGEST_WAITING_TURN == 0
         if is_turn_of_longest or not self._calls:
             return
-        hold_seconds = self._calls[0].generator.batch_size / self.tiles_per_second
+        hold_seconds = self._most_tiles(self._calls[0].generator) * self.num_threads / self.tiles_per_second
         if not self._changed.wait_for(lambda: self._is_closed or not self._is_small_expected(), hold_seconds):
             self._served.clear()  # they take their time
 
@@ -220,8 +248,9 @@ class TileBatcher:
             first = min(self._calls, key=lambda call: call.asked_seconds)
         else:
             first = min(self._calls, key=lambda call: call.job.num_tiles_left)
-        room = first.generator.batch_size
-        others = (call for call in self._calls if call is not first and call.may_join(first))
+        alike = [call for call in self._calls if call.may_join(first)]
+        room = self._share(sum(call.num_waiting for call in alike), self._most_tiles(first.generator))
+        others = (call for call in alike if call is not first)
         batch: list[_Part] = []
         for call in (first, *sorted(others, key=lambda call: call.job.num_tiles_left)):
             if room == 0:
@@ -231,36 +260,39 @@ class TileBatcher:
         self._calls = [call for call in self._calls if call.num_waiting]
         return batch
 
+    def _most_tiles(self, generator: TileGenerator) -> int:
+        """In one batch. Of several threads each takes half: activations of two halves take less memory than a whole."""
+        return generator.batch_size if self.num_threads == 1 else max(1, generator.batch_size // 2)
+
+    def _share(self, num_tiles: int, most: int) -> int:
+        """How many of the tiles that wait this thread takes: idle ones get theirs, in batches of a power of two."""
+        num_each = -(-num_tiles // (1 + self._num_idle))
+        return min(most, 1 << (num_each - 1).bit_length())
+
     def _compute_batch(self, batch: list[_Part]) -> None:
         first = batch[0].call
         started_seconds = time.monotonic()
         try:
-            inputs = tuple(torch.cat(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
-            num_tiles = len(inputs[0])
+            inputs = tuple(_joined(tiles) for tiles in zip(*(part.inputs for part in batch), strict=True))
             answers = getattr(first.generator, first.stage)(*inputs)
             parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
-            for part, answer in zip(batch, parts, strict=True):
-                self._answer(part.call, answer)
         except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
             log.exception("a batch failed", stage=first.stage)
             self._fail_batch(batch, error)
             return
         finally:
             busy_seconds = time.monotonic() - started_seconds
-            self._metrics.device_busy_seconds.inc(busy_seconds)
-        rate = num_tiles / max(busy_seconds, 1e-6)
-        self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
-        self._metrics.batch_size.observe(num_tiles)
-        self._metrics.tiles.labels(first.stage).inc(num_tiles)
-
-    def _answer(self, call: _Call, answer: Tensor) -> None:
-        call.job.num_tiles_left = max(1, call.job.num_tiles_left - len(answer))
-        call.answered.append(answer)
-        if sum(map(len, call.answered)) == len(call.inputs[0]):
-            whole = torch.cat(call.answered)
-            with self._changed:
-                if not call.answer.done():  # it was dropped
-                    call.answer.set_result(whole)
+            self._metrics.device_busy_seconds.inc(busy_seconds / self.num_threads)
+        rate = self.num_threads * len(answers) / max(busy_seconds, 1e-6)
+        with self._changed:
+            self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
+            answered = [
+                part.call for part, answer in zip(batch, parts, strict=True) if part.call.note(part.first, answer)
+            ]
+        for call in answered:  # not with the lock held: answers of several batches are copied into one
+            call.finish()
+        self._metrics.batch_size.observe(len(answers))
+        self._metrics.tiles.labels(first.stage).inc(len(answers))
 
     def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
         failed = {part.call for part in batch}
@@ -270,6 +302,11 @@ class TileBatcher:
         with self._changed:
             self._calls = [call for call in self._calls if call not in failed]
             _fail(failed, error)
+
+
+def _joined(tiles: Sequence[Tensor]) -> Tensor:
+    """One after the other; the same where it is only one, since a batch may be 40 MB."""
+    return torch.cat(list(tiles)) if len(tiles) > 1 else tiles[0]
 
 
 def _fail(calls: Iterable[_Call], error: Exception) -> None:
@@ -286,6 +323,11 @@ class SharedGenerator(InFrontOf):
     batcher: TileBatcher
     generator: TileGenerator
     job: TileJob
+
+    @property
+    def calls_at_once(self) -> int:
+        """See `TileGenerator.calls_at_once`: a call's tiles keep two threads busy, and one more is being made."""
+        return self.batcher.num_threads // 2 + 1
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""

@@ -10,6 +10,7 @@ import structlog
 import torch
 
 from restoration.errors import NoRelease, ReleaseError, RestorationError, StoreUnreachable
+from restoration.freed_memory import give_back_freed_memory
 from restoration.remote_store import Fingerprint
 from restoration.restorer import Restorer
 from restoration.stores import Store, open_store
@@ -156,6 +157,7 @@ class Releases:
             if self.active:
                 # Two releases were on the device: what did not fit into its memory then may do so now.
                 self.active.generator.use_full_batches()
+            give_back_freed_memory()
         return True
 
     def _load(self, version: str) -> Restorer:

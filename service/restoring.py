@@ -3,7 +3,7 @@
     waiting (max_queued_requests, max_queued_tiles) ──► lane: decode ──► restore ──► encode
                                                                           │  ▲
                                                                           ▼  │
-                                                            tiles in batches, one thread
+                                                            tiles in batches
 
 Small photos and large ones have a lane each, with threads, processes that decode and encode (`codecs.py`), and room for
 decoded samples of its own: a small photo never waits for a large one to be decoded or encoded, and its tiles overtake
@@ -12,6 +12,7 @@ decoded samples of its own: a small photo never waits for a large one to be deco
 
 import asyncio
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -22,9 +23,12 @@ from functools import partial
 
 import numpy as np
 import structlog
+import torch
 from starlette.requests import ClientDisconnect
 
+from restoration.device import choose_device
 from restoration.errors import InvalidOption, PhotoError
+from restoration.freed_memory import keep_freed_memory
 from restoration.photo import Photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, check_answer, encode_answer
@@ -38,8 +42,11 @@ from service.threads import call_in
 from service.uploads import Upload
 
 NUM_HEADER_THREADS = 2
-NUM_SMALL, NUM_LARGE = 8, 4
+NUM_SMALL_ON_GPU, NUM_LARGE = 8, 4
 """Photos in the works at a time, by lane."""
+SWITCH_SECONDS = 0.0001
+"""After so long a thread that computes in Python lets others go on who need the interpreter for a moment, between two
+layers of a network. By default it is 5 ms, for which a core may stand still: a sixth fewer photos a second on two."""
 MOST_RETRY_SECONDS = 600
 MASK_THRESHOLD = 128
 """A mask's pixel counts when any of its colours is at least this bright."""
@@ -123,14 +130,31 @@ class Lane:
         return cls(ThreadPoolExecutor(num_photos, name), codec, asyncio.Semaphore(num_photos), Room(num_pixels))
 
 
+def count_device_threads(settings: Settings) -> int:
+    if choose_device(settings.device).type == "cuda":
+        return 1
+    return settings.device_threads or torch.get_num_threads()
+
+
+def count_small(settings: Settings) -> int:
+    """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy."""
+    if choose_device(settings.device).type == "cuda":
+        return settings.small_photos or NUM_SMALL_ON_GPU
+    return settings.small_photos or 2 + count_device_threads(settings)
+
+
 class RestoreQueue:
     """Takes uploads, gives answers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.batcher = TileBatcher(metrics)
+        if choose_device(settings.device).type == "cpu":
+            keep_freed_memory()  # before there are threads
+            sys.setswitchinterval(SWITCH_SECONDS)
+        self.batcher = TileBatcher(metrics, count_device_threads(settings))
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         codec = partial(Codec.open, settings, metrics)
-        self._small = Lane.open("small", codec(), NUM_SMALL, NUM_SMALL * SMALL_PIXELS)
+        num_small = count_small(settings)
+        self._small = Lane.open("small", codec(), num_small, num_small * SMALL_PIXELS)
         self._large = Lane.open("large", codec(), NUM_LARGE, settings.max_decoded_pixels)
         self._max_jobs = settings.max_queued_requests
         self._max_tiles = settings.max_queued_tiles

@@ -70,6 +70,20 @@ class Settings(BaseSettings):
         default="auto", description="what the generator calculates in"
     )
     batch_size: int = Field(default=8, ge=1, le=1024, description="tiles in a batch")
+    device_threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="batches that a CPU computes at once, a thread for each; 0: one for each core, or "
+        "`OMP_NUM_THREADS`. A GPU has one",
+    )
+    small_photos: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="photos of up to 4 megapixels that are worked on at a time; 0: two more than threads on a CPU, "
+        "8 on a GPU",
+    )
 
     max_upload_bytes: int = Field(
         default=256 * MIB, ge=1, description="bytes in one request body, photo and masks together; more is a 413"

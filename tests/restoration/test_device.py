@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -56,6 +59,23 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_so_until_t
     assert (generator.batch_size, generator.num_size_changes) == (8, 3)
     generator.use_full_batches()
     assert generator.num_size_changes == 3
+
+
+def test_threads_whose_batches_do_not_fit_at_once_halve_them_once():
+    tiles, both_hold = random_tiles(8), threading.Barrier(2)
+
+    class HoldsFour(DetectFill):
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+            if len(tiles) > 4:
+                both_hold.wait(30)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return tiles.mean(dim=1, keepdim=True)
+
+    generator = DeviceGenerator(HoldsFour(), CPU, "float32", batch_size=8)
+    with ThreadPoolExecutor(2) as threads:
+        for maps in threads.map(generator.detect, [tiles, tiles]):
+            assert torch.equal(maps, tiles.mean(dim=1, keepdim=True))
+    assert (generator.batch_size, generator.num_size_changes) == (4, 1)
 
 
 def test_the_size_of_batches_is_part_of_the_arithmetic_where_it_changes_bits(monkeypatch):

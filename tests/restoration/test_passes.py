@@ -44,7 +44,7 @@ def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike
     class Repeats:
         """No damage; what it tells is what it sees, and what it was told."""
 
-        batch_size, detector_radius_px, required_evidence, conditions = 8, 61, 5.5, ()
+        batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
         num_context_planes = 1
 
         def __init__(self) -> None:
@@ -75,7 +75,7 @@ def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
 
 def test_where_nothing_is_suspect_one_look_is_all():
     class Counting:
-        batch_size, detector_radius_px, required_evidence, conditions = 8, 61, 5.5, ()
+        batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
         num_context_planes = 0
         num_tiles = 0
 

@@ -25,6 +25,7 @@ class SeesNear:
     """Takes white for damage if it sees its edge within 32 px on either side, and paints what it is shown beside it."""
 
     batch_size = 4
+    calls_at_once = 1
     detector_radius_px = 32
     required_evidence = 0.0
     num_context_planes = 0

@@ -24,6 +24,7 @@ class WhiteIsDamage:
     """Takes what is all but white for damage and paints it blue: what a trained generator does, in one line each."""
 
     batch_size = 4
+    calls_at_once = 1
     detector_radius_px = 0
     required_evidence = 0.0
     num_context_planes = 0

@@ -21,6 +21,7 @@ class Doubler:
     """Its map is twice the tiles' mean; it waits at a gate and notes what it was given."""
 
     batch_size = 4
+    calls_at_once = 1
     detector_radius_px = 0
     required_evidence = 0.0
     num_context_planes = 0
@@ -275,6 +276,105 @@ def test_closing_fails_what_waits(threads: ThreadPoolExecutor) -> None:
     assert running.result().flatten()[0] == 0
     with pytest.raises(DeviceBroken, match="stopping"):
         SharedGenerator(batcher, generator, job()).detect(tiles(1))
+
+
+class ByFirstTile(Doubler):
+    """A gate for each batch, named by its first tile: what is computed at once is done in the order of the test."""
+
+    batch_size = 16
+
+    def __init__(self, *firsts: float) -> None:
+        super().__init__()
+        self.gates = {first: threading.Event() for first in firsts}
+
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        first = float(tiles[0, 0, 0, 0])
+        self.batches.append(tiles[:, 0, 0, 0].tolist())
+        assert self.gates[first].wait(30)
+        self.fails(tiles)
+        return tiles.mean(dim=1, keepdim=True) * 2
+
+
+@pytest.fixture
+def pair() -> Iterator[TileBatcher]:
+    """With two threads."""
+    batcher = TileBatcher(Metrics(), num_threads=2)
+    yield batcher
+    batcher.close()
+
+
+def ask_both(batcher: TileBatcher, threads: ThreadPoolExecutor, generator: ByFirstTile, job: TileJob) -> Future[Tensor]:
+    """Eight tiles, when each thread computes four of them."""
+    while batcher._num_idle < 2:
+        threading.Event().wait(0.001)
+    answer = threads.submit(SharedGenerator(batcher, generator, job).detect, tiles(*range(8)))
+    while len(generator.batches) < 2:
+        threading.Event().wait(0.001)
+    assert sorted(generator.batches) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    return answer
+
+
+@pytest.mark.parametrize("order", [(0, 4), (4, 0)])
+def test_idle_threads_share_a_call_and_its_answer_is_in_order_whoever_is_done_first(
+    pair: TileBatcher, threads: ThreadPoolExecutor, order: tuple[int, int]
+) -> None:
+    generator = ByFirstTile(*order)
+    answer = ask_both(pair, threads, generator, job(8))
+    for first in order:
+        assert not answer.done()
+        generator.gates[first].set()
+        while first == order[0] and pair._num_idle < 1:
+            threading.Event().wait(0.001)
+    assert answer.result()[:, 0, 0, 0].tolist() == [2.0 * value for value in range(8)]
+
+
+def test_a_call_of_which_one_batch_fails_fails_at_once_and_the_other_batch_harms_nobody(
+    pair: TileBatcher, threads: ThreadPoolExecutor
+) -> None:
+    def fail_on_four(tiles: Tensor) -> None:
+        if (tiles == 4).any():
+            raise RuntimeError("a fault of the four")
+
+    generator, photo = ByFirstTile(0, 4, 9), job(8)
+    generator.fails = fail_on_four
+    answer = ask_both(pair, threads, generator, photo)
+    generator.gates[4].set()
+    with pytest.raises(RuntimeError, match="the four"):
+        answer.result(timeout=30)
+    pair.finish(photo)
+    generator.gates[0].set()
+    generator.gates[9].set()
+    assert SharedGenerator(pair, generator, job()).detect(tiles(9)).flatten()[0] == 18
+    assert photo.num_tiles_left == 0
+
+
+def test_closing_waits_for_every_batch_that_runs(pair: TileBatcher, threads: ThreadPoolExecutor) -> None:
+    generator = ByFirstTile(0, 4)
+    answer = ask_both(pair, threads, generator, job(8))
+    closing = threads.submit(pair.close)
+    generator.gates[0].set()
+    with pytest.raises(TimeoutError):
+        closing.result(timeout=0.1)
+    generator.gates[4].set()
+    closing.result(timeout=30)
+    assert len(answer.result()) == 8
+
+
+def test_a_scan_leaves_a_small_photo_a_thread_after_a_batch_at_most(
+    pair: TileBatcher, threads: ThreadPoolExecutor
+) -> None:
+    generator = ByFirstTile(0, 4, 8, 50)
+    ask_both(pair, threads, generator, job(10_000))
+    waiting = threads.submit(SharedGenerator(pair, generator, job(10_000)).detect, tiles(*[8.0] * 80))
+    small = threads.submit(SharedGenerator(pair, generator, job(5)).detect, tiles(50))
+    while pair.count_waiting() < 81:
+        threading.Event().wait(0.001)
+    generator.gates[50].set()
+    generator.gates[4].set()
+    assert small.result(timeout=30).flatten()[0] == 100
+    assert not waiting.done()
+    for gate in generator.gates.values():
+        gate.set()
 
 
 def test_a_scan_of_a_hundred_megapixels_is_guessed_to_be_some_sixteen_thousand_tiles() -> None:

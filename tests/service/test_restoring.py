@@ -95,7 +95,7 @@ def test_health_answers_while_a_photo_is_being_restored(make_client: MakeClient,
 def test_one_thread_has_the_device_and_photos_share_its_batches(
     make_client: MakeClient, callers: ThreadPoolExecutor
 ) -> None:
-    client = make_client()
+    client = make_client(device_threads=1, small_photos=6)
     with slowed(client) as slow:
         first = post(callers, client)
         assert slow.started.acquire(timeout=10)
@@ -107,8 +107,11 @@ def test_one_thread_has_the_device_and_photos_share_its_batches(
     assert slow.num_detected == [1, 5]
 
 
-def test_answers_are_the_same_alone_and_in_company(make_client: MakeClient, callers: ThreadPoolExecutor) -> None:
-    client = make_client()
+@pytest.mark.parametrize("device_threads", [1, 3])
+def test_answers_are_the_same_alone_and_in_company(
+    make_client: MakeClient, callers: ThreadPoolExecutor, device_threads: int
+) -> None:
+    client = make_client(device_threads=device_threads, small_photos=8)
     sizes = [(96, 128), (300, 400), (600, 500), (257, 255), (64, 900)] * 3
     photos = [encode(scratched_photo(*size)) for size in sizes]
     alone = [client.post("/restore", content=photo).content for photo in photos]
@@ -133,7 +136,7 @@ def test_small_photos_do_not_wait_for_room_that_large_ones_take(
     make_client: MakeClient, callers: ThreadPoolExecutor
 ) -> None:
     scan = encode(grey_photo(2100, 2100))
-    client = make_client(max_pixels=5_000_000, max_decoded_pixels=5_000_000)
+    client = make_client(max_pixels=5_000_000, max_decoded_pixels=5_000_000, device_threads=1)
     with slowed(client) as slow:
         scans = [post(callers, client, scan) for _ in range(3)]
         assert slow.started.acquire(timeout=10)
