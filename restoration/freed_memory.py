@@ -31,8 +31,8 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory(num_pixels: int | None = None) -> None:
-    """To be called between the stages of a photo of so many pixels: what one has freed is not the next one's. And,
-    without a number, after what comes seldom."""
+    """To be called between the stages of a photo of so many pixels, and its bands where most is held: what one has
+    freed is not the next one's. And, without a number, after what comes seldom."""
     if num_pixels is None or num_pixels > LARGE_PIXELS:
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

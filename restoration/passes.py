@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from restoration.device import TileGenerator
+from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import stack_tiles, to_samples
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
 
@@ -125,6 +126,7 @@ class TilePass:
             told_here = planes[:, :, 1:]
             np.copyto(damage_map[rows], planes[:, :, 0], where=suspects[rows])
             np.copyto(tells_next[rows], told_here, where=told_here > 0)
+            give_back_freed_memory(damage_map.size)
         return tells_next if num_told else None
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
@@ -165,6 +167,7 @@ class TilePass:
         filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
             filled[top : top + len(band)] = _band_to_samples(band, colour.dtype.type)
+            give_back_freed_memory(mask.size)
         return filled
 
     def corrections(self, colour: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
