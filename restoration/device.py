@@ -16,6 +16,9 @@ PrecisionChoice = Literal["auto", "bfloat16", "float32"]
 
 DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
+_HALVING = threading.Lock()
+"""Of all generators: one of its own could not be sent to another process."""
+
 
 class TileGenerator(Protocol):
     """The joint between a photo and a network: three calls on batches of tiles, CPU tensors.
@@ -124,7 +127,6 @@ class DeviceGenerator:
         self._full_batch_size = batch_size
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
-        self._halving = threading.Lock()
         self._generator = _prepare(generator, device, precision)
         if device.type == "cpu":
             keep_freed_memory()
@@ -190,7 +192,7 @@ class DeviceGenerator:
 
     def _use_smaller_batches(self, batch_size: int) -> None:
         """Unless another thread, whose batch did not fit either, has seen to it."""
-        with self._halving:
+        with _HALVING:
             if batch_size < self.batch_size:
                 self.batch_size = batch_size
                 self.num_size_changes += 1

@@ -42,8 +42,8 @@ from service.threads import call_in
 from service.uploads import Upload
 
 NUM_HEADER_THREADS = 2
-NUM_SMALL_ON_GPU, NUM_LARGE = 8, 4
-"""Photos in the works at a time, by lane."""
+MOST_SMALL, NUM_LARGE = 8, 4
+"""Photos in the works at a time, by lane, unless the settings say otherwise."""
 SWITCH_SECONDS = 0.0001
 """After so long a thread that computes in Python lets others go on who need the interpreter for a moment, between two
 layers of a network. By default it is 5 ms, for which a core may stand still: a sixth fewer photos a second on two."""
@@ -138,9 +138,11 @@ def count_device_threads(settings: Settings) -> int:
 
 def count_small(settings: Settings) -> int:
     """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy."""
+    if settings.small_photos:
+        return settings.small_photos
     if choose_device(settings.device).type == "cuda":
-        return settings.small_photos or NUM_SMALL_ON_GPU
-    return settings.small_photos or 2 + count_device_threads(settings)
+        return MOST_SMALL
+    return min(MOST_SMALL, 2 + count_device_threads(settings))
 
 
 class RestoreQueue:

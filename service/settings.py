@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="photos of up to 4 megapixels that are worked on at a time; 0: two more than threads on a CPU, "
-        "8 on a GPU",
+        "at most 8; 8 on a GPU",
     )
 
     max_upload_bytes: int = Field(

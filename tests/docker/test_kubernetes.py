@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from service.codecs import SMALL_PIXELS
-from service.restoring import NUM_SMALL
+from service.restoring import MOST_SMALL
 from service.settings import Settings
 
 from .processes import REPOSITORY
@@ -59,7 +59,7 @@ def test_the_memory_limit_holds_the_photos_and_uploads_that_are_let_in() -> None
     container = load(KUBERNETES / "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
     set_here = {each["name"].removeprefix("RESTORE_").lower(): each["value"] for each in container["env"]}
     settings = Settings(max_decoded_pixels=int(set_here["max_decoded_pixels"]))
-    decoded_bytes = MOST_BYTES_A_PIXEL * (settings.max_decoded_pixels + NUM_SMALL * SMALL_PIXELS)
+    decoded_bytes = MOST_BYTES_A_PIXEL * (settings.max_decoded_pixels + MOST_SMALL * SMALL_PIXELS)
     needed_bytes = decoded_bytes + settings.max_buffered_bytes + 2**30  # and the process itself
     limit = container["resources"]["limits"]["memory"]
     assert limit.endswith("Gi")
