@@ -47,9 +47,7 @@ class PyramidPass:
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         """colour: (H, W, 3) uint8; returns the damage map, (H, W) uint8."""
-        copies = [colour]
-        while has_smaller_copy(copies[-1]):
-            copies.append(halve(copies[-1]))
+        copies = copies_of(colour)
         maps = self._look_once(copies)
         self._look_again(copies, maps)
         for damage_map, coarse_map in reversed(list(pairwise(maps))):  # coarse to fine
@@ -99,6 +97,14 @@ class PyramidPass:
         filled = self._one_pass.fill(colour, mask & ~deep, see_through)
         np.copyto(filled, colour, where=deep[:, :, None])
         return filled
+
+
+def copies_of(colour: np.ndarray) -> list[np.ndarray]:
+    """The photo, (H, W, 3) uint8, and its smaller copies, each of half the side of the one before."""
+    copies = [colour]
+    while has_smaller_copy(copies[-1]):
+        copies.append(halve(copies[-1]))
+    return copies
 
 
 def has_smaller_copy(colour: np.ndarray) -> bool:

@@ -22,13 +22,12 @@ from restoration.device import TileGenerator
 from restoration.generator import DetectFill
 from restoration.masks import grade_damage
 from restoration.passes import TilePass
-from restoration.pyramid import PyramidPass, halve, has_smaller_copy
+from restoration.pyramid import PyramidPass, copies_of
 from restoration.tensors import to_model_range, to_samples
 from restoration.toning import find_tone
 from training.cases import Case
 from training.damage import age_photos
-from training.evaluation import mean_of, place
-from training.metrics import detection_scores
+from training.evaluation import mean_of, place, score_found
 
 SCALES = (1.0, 1.5, 2.0)
 """What the logits are multiplied by: those that are tried."""
@@ -119,10 +118,7 @@ class KeptPrint:
         tone = find_tone(samples)
         self._generator = generator
         self._colour = tone.to_grey(samples) if tone else samples
-        copies = [self._colour]
-        while has_smaller_copy(copies[-1]):
-            copies.append(halve(copies[-1]))
-        self._looks = dict(_look(TilePass(generator), copies))
+        self._looks = dict(_look(TilePass(generator), copies_of(self._colour)))
 
     def opacities(self, scale: float, shift: float) -> np.ndarray:
         """(H, W) uint8: what would be repaired at the default sensitivity."""
@@ -178,24 +174,21 @@ def calibrate(
     tried = []
     for scale, shifts in least_shifts.items():
         needed = sorted(shifts)[math.ceil(unchanged_share * len(shifts)) - 1]
-        shift = SHIFTS[min(needed, len(SHIFTS) - 1)]
-        unchanged = sum(SHIFTS[index] <= shift for index in shifts if index < len(SHIFTS)) / len(shifts)
+        chosen = min(needed, len(SHIFTS) - 1)
+        shift, unchanged = SHIFTS[chosen], sum(each <= chosen for each in shifts) / len(shifts)
         found = [(case, kept.opacities(scale, shift) > 0) for kept, case in damaged]
         kept_share = mean_of([1.0 - float(mask[~case.altered].mean()) for case, mask in found])
-        iou = mean_of([_iou(case, mask) for case, mask in found])
+        iou = mean_of([score_found(case, mask)["iou"] for case, mask in found])
         tried.append(Calibration(scale, shift, unchanged, kept_share, iou))
     return max(tried, key=lambda each: (min(each.kept_share, LEAST_KEPT_SHARE), each.iou))
-
-
-def _iou(case: Case, mask: np.ndarray) -> float:
-    return detection_scores(mask, case.visible, case.visible | ~case.altered)["iou"]
 
 
 def with_calibration(generator: DetectFill, scale: float, shift: float) -> DetectFill:
     """A copy that is surer, or less sure, of what is damage."""
     copy = deepcopy(generator)
-    config = replace(generator.config, detector_scale=scale, detector_shift=shift)
-    copy.config = replace(config, required_evidence=REQUIRED_EVIDENCE)
+    copy.config = replace(
+        generator.config, detector_scale=scale, detector_shift=shift, required_evidence=REQUIRED_EVIDENCE
+    )
     return copy
 
 

@@ -95,7 +95,7 @@ def _restore_told(generator: DeviceGenerator, case: Case) -> Outcome:
 
 def score_case(case: Case, outcome: Outcome, lpips: LPIPS | None) -> Scores:
     """Every measure of one outcome; NaN where one has nothing to be measured on."""
-    return {**_score_picture(case, outcome.picture, lpips), **_score_found(case, outcome.found)}
+    return {**_score_picture(case, outcome.picture, lpips), **score_found(case, outcome.found)}
 
 
 def _score_picture(case: Case, picture: np.ndarray, lpips: LPIPS | None) -> Scores:
@@ -111,7 +111,7 @@ def _score_picture(case: Case, picture: np.ndarray, lpips: LPIPS | None) -> Scor
     }
 
 
-def _score_found(case: Case, found: np.ndarray | None) -> Scores:
+def score_found(case: Case, found: np.ndarray | None) -> Scores:
     return {} if found is None else detection_scores(found, case.visible, case.visible | ~case.altered)
 
 
@@ -259,7 +259,7 @@ def _run_methods(methods: Mapping[str, Method], lpips: LPIPS | None, case: Case)
         outcome = method(case)
         is_unchanged = np.array_equal(outcome.picture, case.damaged)
         scores = as_it_is if is_unchanged else _score_picture(case, outcome.picture, lpips)
-        scores_of_methods[name] = {**scores, **_score_found(case, outcome.found)}
+        scores_of_methods[name] = {**scores, **score_found(case, outcome.found)}
     return case.family, scores_of_methods
 
 

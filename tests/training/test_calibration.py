@@ -19,7 +19,7 @@ from training.calibration import (
 )
 from training.cases import make_case, photo_of
 from training.checkpoint import load_checkpoint
-from training.evaluation import _score_found, mean_of, place
+from training.evaluation import mean_of, place, score_found
 from training.jobs import calibrate_run
 from training.samples import crop_sample
 from training.trainer import Trainer, generator_from_checkpoint, weights_digest
@@ -95,7 +95,7 @@ def test_of_several_scales_the_one_that_finds_most_is_taken_unless_it_harms(bank
     assert found != careful
     looking = place(with_calibration(given[0], found.scale, found.shift), CPU)
     masks = [restore_photo(case.photo(), looking).mask for case in cases]
-    ious = [_score_found(case, mask)["iou"] for case, mask in zip(cases, masks, strict=True)]
+    ious = [score_found(case, mask)["iou"] for case, mask in zip(cases, masks, strict=True)]
     kept = [1.0 - mask[~case.altered].mean() for case, mask in zip(cases, masks, strict=True)]
     assert found.iou == pytest.approx(mean_of(ious), abs=0.01)
     assert found.kept_share == pytest.approx(mean_of(kept), abs=0.01)
