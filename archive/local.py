@@ -95,6 +95,10 @@ class OneThreadGenerator(InFrontOf):
         """See `TileGenerator.detect`."""
         return self._call(self.generator.detect, tiles, context)
 
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.verify`."""
+        return self._call(self.generator.verify, tiles, context)
+
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
         return self._call(self.generator.fill, tiles, mask, conditions)

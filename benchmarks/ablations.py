@@ -22,20 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restoration.generator import DetectFill, DetectFillConfig, KeepingUNet, ResidualConv
 from restoration.tensors import to_samples
 from training.damage import Pairs
 from training.discriminator import PatchGAN
+from training.losses import PerceptualLoss
 from training.metrics import LPIPS, psnr
 from training.overlays import INNOCENT, build_bank
-from training.pairs import BatchShape, DamagedOnTheFly
+from training.pairs import BatchShape, DamagedOnTheFly, make_batch
 from training.photos import load_photos
 from training.recipes import RECIPES, Phase, Recipe
-from training.steps import condition_channels, draw_fill_mask, run_step
+from training.steps import condition_channels, run_step
 from training.trainer import placed
 
 CPU = torch.device("cpu")
@@ -53,7 +52,6 @@ BASE = Phase(
     wrong_mask_share=0.25,
     samples_count_alike=True,
 )
-PERCEPTUAL_WEIGHT = 0.3
 
 Change = Callable[[DetectFill], None]
 
@@ -107,16 +105,6 @@ def filler_shape(generator: DetectFill) -> tuple[int, int, tuple[int, ...], tupl
     return 3 + 2, 3, generator.config.filler_channels, generator.config.filler_dilations
 
 
-class Remembering(DetectFill):
-    """Keeps what it painted last, for a loss that the trainer does not have."""
-
-    painted: Tensor
-
-    def fill_unclipped(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
-        self.painted = super().fill_unclipped(tiles, mask, conditions)
-        return self.painted
-
-
 def transpose(generator: DetectFill) -> None:
     generator.filler = TransposedUNet(*filler_shape(generator))
 
@@ -164,37 +152,15 @@ ROWS = {
     "matching": Row(
         "and adversarial, 0.1, and feature matching, 2", phase={"adversarial": 0.1, "feature_matching": 2.0}
     ),
-    "perceptual": Row("and perceptual, 0.3: VGG16 to relu3_3", generator=Remembering),
+    "perceptual": Row("and perceptual, 0.5: VGG16 to relu3_3", phase={"perceptual": 0.5}),
 }
-
-
-class Perceptual:
-    """Mean distance of VGG16's features under the mask (Johnson et al. 2016, arXiv 1603.08155)."""
-
-    LAYERS = (0, 2, "pool", 5, 7, "pool", 10, 12, 14)
-    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-    def __init__(self, weights: Path) -> None:
-        self._weights = {name: weight.float() for name, weight in load_file(weights).items()}
-
-    def __call__(self, picture: Tensor, clean: Tensor) -> Tensor:
-        mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (self.MEAN, self.DEVIATION))
-        x = (torch.cat([picture, clean]) - mean) / deviation
-        for layer in self.LAYERS:
-            if layer == "pool":
-                x = F.max_pool2d(x, 2)
-            else:
-                weight, bias = (self._weights[f"features.{layer}.{name}"] for name in ("weight", "bias"))
-                x = F.relu(F.conv2d(x, weight, bias, padding=1))
-        painted, true = x.chunk(2)
-        return F.l1_loss(painted, true.detach())
 
 
 # --- training and measuring -----------------------------------------------------------------------------------------
 
 
 def train(
-    row: Row, source: DamagedOnTheFly, recipe: Recipe, seconds: float, vgg: Path | None
+    row: Row, source: DamagedOnTheFly, recipe: Recipe, seconds: float, weights: Path | None
 ) -> tuple[DetectFill, DetectFill, int]:
     """After so many seconds of processor time: the moving average, the weights themselves, and how many steps it was.
 
@@ -209,21 +175,16 @@ def train(
     judge = placed(PatchGAN(condition_channels(generator), recipe.discriminator), CPU)
     averaged = deepcopy(generator).requires_grad_(False)
     optimisers = [torch.optim.Adam(network.parameters(), betas=recipe.betas) for network in (generator.filler, judge)]
-    perceptual = Perceptual(vgg) if isinstance(generator, Remembering) and vgg else None
+    perceptual = PerceptualLoss(weights, CPU) if phase.perceptual and weights else None
     shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage)
     step, started_seconds = 0, time.process_time()
     while (spent := (time.process_time() - started_seconds) / seconds) < 1.0:
-        pairs = source.make_batch(step, shape, CPU)
+        pairs = make_batch(source, step, shape, CPU)
         rate = phase.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * spent))
         with torch.autocast("cpu", torch.bfloat16):
-            losses = run_step(generator, judge, pairs, phase, recipe, torch.Generator().manual_seed(step))
-            total = losses.generator
-            if perceptual and isinstance(generator, Remembering):
-                mask, _ = draw_fill_mask(pairs, phase, torch.Generator().manual_seed(step))  # the same as in the step
-                restored = torch.lerp(pairs.damaged, generator.painted.float(), mask)
-                target = torch.lerp(pairs.damaged, pairs.clean, mask)
-                total = total + PERCEPTUAL_WEIGHT * perceptual(restored, target)
-        _update(generator.filler, optimisers[0], total, rate, recipe)
+            rng = torch.Generator().manual_seed(step)
+            losses = run_step(generator, judge, pairs, phase, recipe, rng, perceptual)
+        _update(generator.filler, optimisers[0], losses.generator, rate, recipe)
         if losses.discriminator is not None:
             _update(judge, optimisers[1], losses.discriminator, rate, recipe)
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
@@ -283,7 +244,7 @@ def held_out(photos: Path, overlays: Path | None, recipe: Recipe) -> Iterator[Pa
     bank = build_bank("evaluation", overlay_folder=overlays, families=(*recipe.damage.families, INNOCENT))
     source = DamagedOnTheFly(chosen, bank, recipe.damage, recipe.crops, seed=1)
     for step in range(NUM_MEASURED_BATCHES):
-        yield source.make_batch(step, BatchShape(NUM_CROPS, CROP_PX), CPU)
+        yield make_batch(source, step, BatchShape(NUM_CROPS, CROP_PX), CPU)
 
 
 def table(folder: Path, minutes: float) -> str:
@@ -304,8 +265,7 @@ def record_of(
     row: Row, source: DamagedOnTheFly, recipe: Recipe, minutes: float, batches: list[Pairs], weights: Path | None
 ) -> dict[str, Any]:
     """Train and measure one row."""
-    vgg = weights / "vgg16_features_to_relu3_3_fp16.safetensors" if weights else None
-    averaged, not_averaged, num_steps = train(row, source, recipe, minutes * 60.0, vgg)
+    averaged, not_averaged, num_steps = train(row, source, recipe, minutes * 60.0, weights)
     return {
         "steps": num_steps,
         **measure(averaged, batches, LPIPS(weights) if weights else None),

@@ -51,6 +51,9 @@ class InStep(InFrontOf):
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         return self._ask("detect", (tiles,) if context is None else (tiles, context))
 
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._ask("verify", (tiles,) if context is None else (tiles, context))
+
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         return self._ask("fill", (tiles, mask) if conditions is None else (tiles, mask, conditions))
 

@@ -50,6 +50,13 @@ class TileGenerator(Protocol):
         """The damage map and what the next finer copy is told; see `Generator.detect`. float32."""
 
     @property
+    def has_verifier(self) -> bool:
+        """Whether `verify` decides what `detect` suspects."""
+
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """As `detect`, only where `has_verifier`; see `Generator.verify`."""
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """The names of the condition planes that `fill` takes."""
 
@@ -91,6 +98,10 @@ class InFrontOf:
     @property
     def num_context_planes(self) -> int:
         return self.generator.num_context_planes
+
+    @property
+    def has_verifier(self) -> bool:
+        return self.generator.has_verifier
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -147,6 +158,14 @@ class DeviceGenerator:
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
         return self._compute(self._generator.detect, *((tiles,) if context is None else (tiles, context)))
+
+    @property
+    def has_verifier(self) -> bool:
+        return self._generator.has_verifier
+
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.verify`."""
+        return self._compute(self._generator.verify, *((tiles,) if context is None else (tiles, context)))
 
     @property
     def num_context_planes(self) -> int:

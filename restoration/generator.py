@@ -65,6 +65,18 @@ class Generator(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def has_verifier(self) -> bool:
+        """Whether `verify` decides what `detect` suspects."""
+        return False
+
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """As `detect`, by a network that takes longer and errs less; context is what it told itself.
+
+        Not to be called without `has_verifier`.
+        """
+        raise NotImplementedError
+
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """Paint what was under the mask.
 
@@ -89,6 +101,9 @@ class Generator(nn.Module):
 
 
 # --- detect-fill ----------------------------------------------------------------------------------------------------
+
+CALIBRATED = ("detector_scale", "detector_shift", "verifier_scale", "verifier_shift", "required_evidence")
+"""What of a config is found once the networks are trained."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +132,25 @@ class DetectFillConfig:
     detector_shift: float = 0.0
     """Subtracted from them after that. The detector is trained where most pictures are damaged and misses weigh more
     than alarms; most samples of a scan are not damaged (prior shift, Saerens et al. 2002)."""
+    verifier_channels: tuple[int, ...] = ()
+    """Of a larger detector that decides what the first suspects. None: the first decides, in four orientations, as in
+    releases up to 0007."""
+    verifier_dilations: tuple[int, ...] = (1, 1, 1, 1)
+    verifier_scale: float = 1.0
+    verifier_shift: float = 0.0
+    """As the detector's: with a verifier they decide, and the detector's only say what is suspect."""
     required_evidence: float = 12.0
     """For damage to be repaired at the default sensitivity, see `restoration.masks`; so high while not calibrated."""
 
     def __post_init__(self) -> None:
-        for name in ("detector_scale", "detector_shift", "required_evidence"):
+        for name in CALIBRATED:
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number")
-        if self.detector_scale <= 0.0:
-            raise ValueError(f"detector_scale is {self.detector_scale}, expected more than 0")
+        for name in ("detector_scale", "verifier_scale"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.verifier_channels and not self.detector_context:
+            raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
 
 
 class ResidualConv(nn.Module):
@@ -350,7 +375,11 @@ def _receptive_radius_px(num_levels: int, dilations: tuple[int, ...]) -> int:
 
 
 class DetectFill(Generator):
-    """Detect, erase, fill: two U-Nets with skip connections in one release, and a third to denoise, if so configured.
+    """Detect, erase, fill: two U-Nets with skip connections in one release, and if so configured one to verify and one
+    to denoise.
+
+    Most of a scan is undamaged, and the detector is soon done with it. What it suspects goes to the verifier, a larger
+    detector. Its work is that of four looks of the first one in four orientations, which releases without it have.
 
     Condition `see_through`: 1 where the filler may look at the damaged samples (a translucent stain still shows what is
     under it, and a false alarm comes back as it was), 0 where they are erased before it looks. Default 1.
@@ -367,6 +396,10 @@ class DetectFill(Generator):
         self.detector: UNet = (
             TellingUNet(self.config.detector_context, *shape) if self.config.detector_context else UNet(3, 1, *shape)
         )
+        self.verifier: TellingUNet | None = None
+        if self.config.verifier_channels:
+            verifier_shape = (self.config.verifier_channels, self.config.verifier_dilations)
+            self.verifier = TellingUNet(self.config.detector_context, *verifier_shape)
         filler = KeepingUNet if self.config.filler_keeps else UNet
         self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
         self.denoiser: UNet | None = None
@@ -377,7 +410,7 @@ class DetectFill(Generator):
 
     @property
     def detector_radius_px(self) -> int:
-        return self.detector.radius_px
+        return max(self.detector.radius_px, self.verifier.radius_px if self.verifier else 0)
 
     @property
     def required_evidence(self) -> float:
@@ -397,6 +430,20 @@ class DetectFill(Generator):
         if isinstance(self.detector, TellingUNet):
             return self.detector.look(tiles - 0.5, context)
         return self.detector(tiles - 0.5), None
+
+    @property
+    def has_verifier(self) -> bool:
+        return self.verifier is not None
+
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        logits, told = self.verify_logits(tiles, context)
+        damage_map = torch.sigmoid(logits.float() * self.config.verifier_scale - self.config.verifier_shift)
+        return torch.cat([damage_map, told.float()], dim=1)
+
+    def verify_logits(self, tiles: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`verify` before scale, shift and sigmoid, as `detect_logits`."""
+        assert self.verifier is not None  # see `has_verifier`
+        return self.verifier.look(tiles - 0.5, context)
 
     @property
     def has_denoiser(self) -> bool:

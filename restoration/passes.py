@@ -30,9 +30,11 @@ CELL_PX = 32
 FILL_MARGIN_PX = 32
 """What is filled has so much of the photo around it in its tile."""
 SUSPECT_LEVEL = 5
-"""From this level of the map on, a logit of -4, a sample is suspect: it is looked at again, in other orientations."""
+"""From this level of the map on, a logit of -4, a sample is suspect: it is looked at again."""
 GROWN_PX = 8
 """And so is what lies so near, into which the damage may reach."""
+VERIFIED_PX = 24
+"""The same where there is a verifier, which finds more than what was suspected."""
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
 STRIP_PX = 16
@@ -78,7 +80,7 @@ class TilePass:
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
         damage_map, _ = self.look_once(colour)
-        suspects = find_suspects(damage_map)
+        suspects = self.find_suspects(damage_map)
         self.look_again(damage_map, colour, suspects, suspects)
         return damage_map
 
@@ -108,17 +110,23 @@ class TilePass:
         *,
         tells: bool = False,
     ) -> np.ndarray | None:
-        """Write into the map, (H, W) uint8, what several orientations say of the suspects.
+        """Write into the map, (H, W) uint8, what the verifier, or several orientations, say of the suspects.
 
-        suspects, places: (H, W) bool, of which the map is mended, and where anything is to be looked at, suspects
-        included. told: what this told of a copy of half the side, (H / 2, W / 2, len(TURNS) * C) uint8. Returns what
-        the next finer copy is told at the places, (H, W, len(TURNS) * C) uint8, or None as `look_once` does.
+        With a verifier nothing else is damage. suspects, places: (H, W) bool, of which the map is mended, and where
+        anything is to be looked at, suspects included. told: what this told of a copy of half the side,
+        (H / 2, W / 2, C) uint8, C being `num_context_planes` for each orientation. Returns what the next finer copy is
+        told at the places, (H, W, C) uint8, or None as `look_once` does.
         """
-        num_told = len(TURNS) * self._generator.num_context_planes if tells else 0
+        if self._generator.has_verifier:
+            num_turns, look = 1, self._generator.verify
+            np.copyto(damage_map, 0, where=~suspects)
+        else:
+            num_turns, look = len(TURNS), partial(look_in_turns, self._generator)
+        num_told = num_turns * self._generator.num_context_planes if tells else 0
         tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # what is never written costs no memory
         plan = self._plan(colour).touching(places)
-        batch_size = max(1, self._generator.batch_size // len(TURNS))
-        answers = self._answers(colour, told, plan, partial(look_in_turns, self._generator), batch_size)
+        batch_size = max(1, self._generator.batch_size // num_turns)
+        answers = self._answers(colour, told, plan, look, batch_size)
         num_planes = 1 + num_told
         for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             rows = slice(top, top + len(band))
@@ -128,6 +136,10 @@ class TilePass:
             np.copyto(tells_next[rows], told_here, where=told_here > 0)
             give_back_freed_memory(damage_map.size)
         return tells_next if num_told else None
+
+    def find_suspects(self, damage_map: np.ndarray) -> np.ndarray:
+        """damage_map: (H, W) uint8 of the first look; returns (H, W) bool, what is to be looked at again."""
+        return grow(damage_map >= SUSPECT_LEVEL, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
         """What of a copy of half the side the tiles show that are looked at for these places, (H, W) bool.
@@ -221,7 +233,9 @@ class ResizePass:
         self._generator = generator
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
-        damage_map = detect_turned(self._generator, stack_tiles([_to_one_tile(colour)]))
+        tiles = stack_tiles([_to_one_tile(colour)])
+        verifies = self._generator.has_verifier
+        damage_map = self._generator.verify(tiles)[:, :1] if verifies else detect_turned(self._generator, tiles)
         return _resize(to_samples(damage_map[0])[:, :, 0], colour.shape[:2], Image.Resampling.BILINEAR)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
@@ -257,14 +271,9 @@ def look_in_turns(generator: TileGenerator, tiles: Tensor, context: Tensor | Non
     return torch.cat([mean, *(each[:, 1:] for each in turned_back)], dim=1)
 
 
-def find_suspects(damage_map: np.ndarray) -> np.ndarray:
-    """damage_map: (H, W) uint8; returns (H, W) bool, what is to be looked at again."""
-    return grow(damage_map >= SUSPECT_LEVEL)
-
-
-def grow(mask: np.ndarray) -> np.ndarray:
-    """mask: (H, W) bool, and what lies within `GROWN_PX` of it."""
-    grown: np.ndarray = ndimage.maximum_filter(mask, 2 * GROWN_PX + 1)
+def grow(mask: np.ndarray, by_px: int) -> np.ndarray:
+    """mask: (H, W) bool, and what lies within a square of so many pixels around it."""
+    grown: np.ndarray = ndimage.maximum_filter(mask, 2 * by_px + 1)
     return grown
 
 

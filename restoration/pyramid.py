@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from restoration.passes import TilePass, find_suspects
+from restoration.passes import TilePass
 from restoration.photo_colours import to_8_bit, to_depth
 
 MIN_SIDE_PX = 128
@@ -64,7 +64,7 @@ class PyramidPass:
 
     def _look_again(self, copies: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> None:
         """At what is suspect in each map, and at as much of each smaller copy as is told of there."""
-        suspects = [find_suspects(damage_map) for damage_map in maps]
+        suspects = [self._one_pass.find_suspects(damage_map) for damage_map in maps]
         places = suspects[:1]
         for suspects_of_copy in suspects[1:]:
             places.append(suspects_of_copy | self._one_pass.shown_of_copy(places[-1]))

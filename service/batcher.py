@@ -1,6 +1,6 @@
 """Threads for the device, and batches of tiles from all photos in the works.
 
-    photo threads ── detect, fill, denoise ──► calls ── the next batch ──► device threads ──► answers
+    photo threads ── detect, verify, fill, denoise ──► calls ── the next batch ──► device threads ──► answers
 
 A GPU has one, a CPU one for each core, each of which computes on its own
 ([why](../docs/decisions/0040-a-device-thread-for-each-core.md)). What waits is shared out between the threads that are
@@ -31,7 +31,7 @@ from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
 
-Stage = Literal["detect", "fill", "denoise"]
+Stage = Literal["detect", "verify", "fill", "denoise"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
 LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
@@ -130,7 +130,7 @@ class _Part:
 
 
 class TileBatcher:
-    """Runs every generator's `detect`, `fill` and `denoise` in threads of its own, in batches."""
+    """Runs every generator's `detect`, `verify`, `fill` and `denoise` in threads of its own, in batches."""
 
     def __init__(self, metrics: Metrics, num_threads: int = 1) -> None:
         """num_threads: how many batches are computed at once."""
@@ -333,6 +333,11 @@ class SharedGenerator(InFrontOf):
         """See `TileGenerator.detect`."""
         inputs = (tiles,) if context is None else (tiles, context)
         return self.batcher.compute(self.job, self.generator, "detect", inputs)
+
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        """See `TileGenerator.verify`."""
+        inputs = (tiles,) if context is None else (tiles, context)
+        return self.batcher.compute(self.job, self.generator, "verify", inputs)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""

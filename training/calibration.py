@@ -40,6 +40,8 @@ REQUIRED_EVIDENCE = 5.5
 LEAST_KEPT_SHARE = 0.997
 """Of the undamaged samples of damaged photographs. A smaller scale finds more, and takes more of what is around it: of
 one detector a scale of 1 found a fifth more than one of 1.5, and repaired three times as many samples without need."""
+VERIFIED_SHARE = 0.15
+"""Of clean photographs, most of them as old prints, what the verifier may be asked to look at, about."""
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
 
@@ -50,12 +52,14 @@ most is decided, and of half a logit at 15."""
 
 @dataclass(frozen=True)
 class Calibration:
-    """scale, shift: the detector's logits are multiplied, then less; unchanged_share: of clean prints, what then came
-    back unchanged. Means over the cases: kept_share, of undamaged samples, those that were not repaired; iou,
-    intersection over union of what was repaired and what was damaged."""
+    """scale, shift: the logits that decide are multiplied, then less; suspect_shift: the same of a detector's that has
+    a verifier; unchanged_share: of clean prints, what then came back unchanged. Means over the cases: kept_share, of
+    undamaged samples, those that were not repaired; iou, intersection over union of what was repaired and what was
+    damaged."""
 
     scale: float
     shift: float
+    suspect_shift: float | None
     unchanged_share: float
     kept_share: float
     iou: float
@@ -65,28 +69,35 @@ class Calibration:
 class KeptLook:
     """What was said of one copy of a print, (h, w) uint8 each, as `KEPT_SCALE` and `KEPT_SHIFT` have it.
 
-    upright: at the first look; turned: at the second, all over it.
+    first, second: at each look, all over it.
     """
 
-    upright: np.ndarray
-    turned: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
 
 
 class KeptPass(TilePass):
     """What a `TilePass` would find in a print that was looked at before, were its logits scaled and shifted so.
 
-    looks: of each copy of the print, by its height and width.
+    looks: of each copy of the print, by its height and width; first, second: the levels of each look's map by those of
+    the kept one, (256,) uint8.
     """
 
-    def __init__(self, generator: TileGenerator, looks: Mapping[tuple[int, ...], KeptLook], scale: float, shift: float):
+    def __init__(
+        self,
+        generator: TileGenerator,
+        looks: Mapping[tuple[int, ...], KeptLook],
+        first: np.ndarray,
+        second: np.ndarray,
+    ) -> None:
         super().__init__(generator)
         self._looks = looks
-        self._levels = _served_levels(scale, shift)
+        self._first, self._second = first, second
 
     def look_once(
         self, colour: np.ndarray, told: np.ndarray | None = None, *, tells: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        return self._levels[self._looks[colour.shape[:2]].upright], None
+        return self._first[self._looks[colour.shape[:2]].first], None
 
     def look_again(
         self,
@@ -98,7 +109,9 @@ class KeptPass(TilePass):
         *,
         tells: bool = False,
     ) -> np.ndarray | None:
-        np.copyto(damage_map, self._levels[self._looks[colour.shape[:2]].turned], where=suspects)
+        if self._generator.has_verifier:
+            np.copyto(damage_map, 0, where=~suspects)
+        np.copyto(damage_map, self._second[self._looks[colour.shape[:2]].second], where=suspects)
         return None
 
 
@@ -120,17 +133,29 @@ class KeptPrint:
         self._colour = tone.to_grey(samples) if tone else samples
         self._looks = dict(_look(TilePass(generator), copies_of(self._colour)))
 
-    def opacities(self, scale: float, shift: float) -> np.ndarray:
-        """(H, W) uint8: what would be repaired at the default sensitivity."""
-        one_pass = KeptPass(self._generator, self._looks, scale, shift)
+    def opacities(self, scale: float, shift: float, suspect_shift: float | None = None) -> np.ndarray:
+        """(H, W) uint8: what would be repaired at the default sensitivity. suspect_shift: needed with a verifier."""
+        second = _served_levels(scale, shift)
+        first = second if suspect_shift is None else _served_levels(1.0, suspect_shift)
+        one_pass = KeptPass(self._generator, self._looks, first, second)
         return _decide(PyramidPass(one_pass, _decide).detect(self._colour))
 
-    def least_shift(self, scale: float) -> int:
+    def verified_share(self, suspect_shift: float) -> float:
+        """Of the print, what a detector with this shift suspects, and what lies near it."""
+        levels = _served_levels(1.0, suspect_shift)
+        look = self._looks[self._colour.shape[:2]]
+        return float(KeptPass(self._generator, self._looks, levels, levels).find_suspects(levels[look.first]).mean())
+
+    def least_shift(self, scale: float, suspect_shift: float | None = None) -> int:
         """The index in `SHIFTS` of the smallest with which nothing is repaired; their number if it is with each.
 
         What is unchanged stays so at any larger shift.
         """
-        return bisect_left(range(len(SHIFTS)), True, key=lambda index: not self.opacities(scale, SHIFTS[index]).any())
+        return bisect_left(
+            range(len(SHIFTS)),
+            True,
+            key=lambda index: not self.opacities(scale, SHIFTS[index], suspect_shift).any(),
+        )
 
 
 def _decide(damage_map: np.ndarray) -> np.ndarray:
@@ -140,14 +165,14 @@ def _decide(damage_map: np.ndarray) -> np.ndarray:
 def _look(one_pass: TilePass, copies: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], KeptLook]]:
     """The copies' sizes and looks, the smallest first; each is told of what was seen on the one before."""
     told: np.ndarray | None = None
-    told_turned: np.ndarray | None = None
+    told_again: np.ndarray | None = None
     for copy in reversed(copies):
         tells = copy is not copies[0]
         everywhere = np.ones(copy.shape[:2], bool)
-        upright, told = one_pass.look_once(copy, told, tells=tells)
-        turned = np.zeros_like(upright)
-        told_turned = one_pass.look_again(turned, copy, everywhere, everywhere, told_turned, tells=tells)
-        yield copy.shape[:2], KeptLook(upright, turned)
+        first, told = one_pass.look_once(copy, told, tells=tells)
+        second = np.zeros_like(first)
+        told_again = one_pass.look_again(second, copy, everywhere, everywhere, told_again, tells=tells)
+        yield copy.shape[:2], KeptLook(first, second)
 
 
 def calibrate(
@@ -164,31 +189,59 @@ def calibrate(
     photos: (H, W, 3) uint8, clean and not trained on, of the size of the evaluation's; see `_as_prints` for how each is
     shown. cases: damaged ones, of none of the evaluation's photographs.
     """
-    looking = place(with_calibration(generator, KEPT_SCALE, KEPT_SHIFT), device)
-    least_shifts: dict[float, list[int]] = {scale: [] for scale in SCALES}
-    for each in _as_prints(photos):
-        kept = KeptPrint(looking, each)
-        for scale, shifts in least_shifts.items():
-            shifts.append(kept.least_shift(scale))
+    looking = place(for_keeping(generator), device)
+    prints = [KeptPrint(looking, each) for each in _as_prints(photos)]
+    suspect_shift = find_suspect_shift(prints) if generator.has_verifier else None
+    least_shifts = {scale: sorted(kept.least_shift(scale, suspect_shift) for kept in prints) for scale in SCALES}
     damaged = [(KeptPrint(looking, case.damaged), case) for case in cases]
     tried = []
     for scale, shifts in least_shifts.items():
-        needed = sorted(shifts)[math.ceil(unchanged_share * len(shifts)) - 1]
+        needed = shifts[math.ceil(unchanged_share * len(shifts)) - 1]
         chosen = min(needed, len(SHIFTS) - 1)
         shift, unchanged = SHIFTS[chosen], sum(each <= chosen for each in shifts) / len(shifts)
-        found = [(case, kept.opacities(scale, shift) > 0) for kept, case in damaged]
+        found = [(case, kept.opacities(scale, shift, suspect_shift) > 0) for kept, case in damaged]
         kept_share = mean_of([1.0 - float(mask[~case.altered].mean()) for case, mask in found])
         iou = mean_of([score_found(case, mask)["iou"] for case, mask in found])
-        tried.append(Calibration(scale, shift, unchanged, kept_share, iou))
+        tried.append(Calibration(scale, shift, suspect_shift, unchanged, kept_share, iou))
     return max(tried, key=lambda each: (min(each.kept_share, LEAST_KEPT_SHARE), each.iou))
 
 
-def with_calibration(generator: DetectFill, scale: float, shift: float) -> DetectFill:
-    """A copy that is surer, or less sure, of what is damage."""
-    copy = deepcopy(generator)
-    copy.config = replace(
-        generator.config, detector_scale=scale, detector_shift=shift, required_evidence=REQUIRED_EVIDENCE
+def find_suspect_shift(prints: Sequence[KeptPrint]) -> float:
+    """The smallest with which the verifier is asked for no more than `VERIFIED_SHARE` of clean prints."""
+    index = bisect_left(
+        range(len(SHIFTS) - 1),
+        True,
+        key=lambda index: mean_of([kept.verified_share(SHIFTS[index]) for kept in prints]) <= VERIFIED_SHARE,
     )
+    return SHIFTS[index]
+
+
+def with_calibration(
+    generator: DetectFill, scale: float, shift: float, suspect_shift: float | None = None
+) -> DetectFill:
+    """A copy that is surer, or less sure, of what is damage; suspect_shift: of a generator with a verifier."""
+    return _with_config(generator, **calibrated_settings(scale, shift, suspect_shift))
+
+
+def calibrated_settings(scale: float, shift: float, suspect_shift: float | None) -> dict[str, float]:
+    """What of a config is calibrated, by its name; suspect_shift: None where the detector itself decides."""
+    if suspect_shift is None:
+        decisive = {"detector_scale": scale, "detector_shift": shift}
+    else:
+        suspicious = {"detector_scale": 1.0, "detector_shift": suspect_shift}
+        decisive = {"verifier_scale": scale, "verifier_shift": shift, **suspicious}
+    return {**decisive, "required_evidence": REQUIRED_EVIDENCE}
+
+
+def for_keeping(generator: DetectFill) -> DetectFill:
+    """A copy whose maps reach as far as those that are kept."""
+    kept = with_calibration(generator, KEPT_SCALE, KEPT_SHIFT)
+    return _with_config(kept, verifier_scale=KEPT_SCALE, verifier_shift=KEPT_SHIFT)
+
+
+def _with_config(generator: DetectFill, **settings: float) -> DetectFill:
+    copy = deepcopy(generator)
+    copy.config = replace(generator.config, **settings)
     return copy
 
 

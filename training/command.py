@@ -61,8 +61,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RecipeOption = Annotated[
     RecipeName,
     typer.Option(
-        help="detect-fill is ours; fine-tune goes on from a release (--start-from), denoise gives it a denoiser; "
-        "pix2pix is the original notebook's."
+        help="detect-fill is ours; fine-tune, or fine-tune-gpu, goes on from a release (--start-from); denoise "
+        "gives it a denoiser; pix2pix is the original notebook's."
     ),
 ]
 StartFrom = Annotated[
@@ -81,6 +81,9 @@ Workers = Annotated[
 Report = Annotated[Path | None, typer.Option(help="Folder for the evaluation's tables and sheets [RUN/report].")]
 Weights = Annotated[
     Path | None, typer.Option(help="Folder with LPIPS's AlexNet weights; without it LPIPS is left out.")
+]
+PerceptualWeights = Annotated[
+    Path | None, typer.Option(help="Folder with VGG16's weights, for a recipe with a perceptual loss.")
 ]
 NumCases = Annotated[int, typer.Option(help="Cases of each family of damage.", min=1)]
 Store = Annotated[
@@ -114,6 +117,7 @@ def train_command(
     precision: Precision = "bfloat16",
     workers: Workers = 0,
     seed: Seed = 0,
+    perceptual_weights: PerceptualWeights = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train on PHOTOS, with damage made on the fly, or with the damaged pictures of --damaged.
@@ -132,6 +136,7 @@ def train_command(
             num_workers=workers,
             max_seconds=None if minutes is None else minutes * 60,
             ranks=ranks,
+            perceptual_weights=perceptual_weights,
         )
         if dry_run:
             shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from}

@@ -19,7 +19,7 @@ from restoration.generator import DetectFill, DetectFillConfig
 from restoration.release import Release, load_generator, read_release
 from restoration.stores import StoreAddress
 from restoration.tensors import to_samples
-from training.calibration import MIN_PHOTOS, REQUIRED_EVIDENCE, UNCHANGED_SHARE, calibrate
+from training.calibration import MIN_PHOTOS, UNCHANGED_SHARE, calibrate, calibrated_settings
 from training.cases import (
     CASE_FAMILIES,
     SIZES,
@@ -69,7 +69,7 @@ from training.splits import list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, weights_digest
 
 console = Console(stderr=True)
-GOES_ON = ("fine-tune", "denoise")
+GOES_ON = ("fine-tune", "fine-tune-gpu", "denoise")
 """Recipes that need a release to start from."""
 DRAWN_FOR_EACH_SHOWN = 4
 LEAST_SHOWN = 5e-4
@@ -224,11 +224,7 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     )
     damaged = (case for case in cases if case.family != "clean")
     found = calibrate(generator, pictures, damaged, device, unchanged_share=UNCHANGED_SHARE)
-    calibration = {
-        "detector_scale": found.scale,
-        "detector_shift": found.shift,
-        "required_evidence": REQUIRED_EVIDENCE,
-    }
+    calibration = calibrated_settings(found.scale, found.shift, found.suspect_shift)
     save_checkpoint(run, {**state, "calibration": calibration})
     console.print(
         f"calibrated on {len(paths)} photographs: with a scale of {found.scale} and a shift of {found.shift}, "

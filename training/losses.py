@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from restoration.tensors import to_signed_range
+from training.metrics import LPIPS, load_weights
 
 USUAL_DAMAGE = 0.15
 """Mean change of damaged samples, about."""
@@ -105,3 +109,41 @@ def feature_matching_loss(real_features: Sequence[Tensor], fake_features: Sequen
 def patches_of(mask: Tensor, logits: Tensor) -> Tensor:
     """Which of the discriminator's patches hold any sample of the mask: (N, 1, h, w), 0 or 1."""
     return F.adaptive_max_pool2d(mask, logits.shape[-2:])
+
+
+FEW_PIXELS = 64.0
+"""A mask of fewer is taken for one of so many: a speck is seen by features of many pixels around it."""
+
+
+class PerceptualLoss:
+    """How far what was painted looks from the truth: LPIPS's distance of VGG16's features, up to relu3_3.
+
+    The evaluation measures another network's, AlexNet's. The weights are not part of this repository: a folder with
+    `vgg16_features_to_relu3_3_fp16.safetensors` (torchvision's names) and `lpips_vgg_lin.safetensors` (`linN.weight`).
+    Raises DataError if it lacks one.
+    """
+
+    BLOCKS = ((0, 2), (5, 7), (10, 12, 14))  # torchvision's indices; a pooling layer before each but the first
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        features = load_weights(folder / "vgg16_features_to_relu3_3_fp16.safetensors")
+        linear = load_weights(folder / "lpips_vgg_lin.safetensors")
+        self._weights = {name: weight.to(device) for name, weight in (features | linear).items()}
+
+    def __call__(self, picture: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
+        """picture, clean: (N, 3, H, W) in [0, 1], alike outside of mask, (N, 1, H, W), 0 or 1.
+
+        Returns the mean over samples of what the distances add up to for each masked pixel.
+        """
+        num_masked = mask.sum((1, 2, 3)).clamp(min=FEW_PIXELS)
+        x = LPIPS.normalised(to_signed_range(torch.cat([picture, clean])))
+        total = x.new_zeros(())
+        for index, layers in enumerate(self.BLOCKS):
+            x = F.max_pool2d(x, 2) if index else x
+            for layer in layers:
+                weight, bias = (self._weights[f"features.{layer}.{name}"] for name in ("weight", "bias"))
+                x = F.relu(F.conv2d(x, weight, bias, padding=1))
+            painted, true = F.normalize(x.float(), dim=1, eps=1e-6).chunk(2)
+            distances = (painted - true.detach()).square() * self._weights[f"lin{index}.weight"]
+            total = total + (distances.sum((1, 2, 3)) * 4.0**index / num_masked).mean()
+        return total

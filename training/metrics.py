@@ -1,7 +1,6 @@
 """Measures of a restored photo against the clean one. Pictures are (H, W, 3) uint8 unless said otherwise."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +71,18 @@ class LPIPS:
     SCALE = (0.458, 0.448, 0.450)
 
     def __init__(self, folder: Path) -> None:
-        self._features = _load(folder / "alexnet_features_fp16.safetensors")
-        self._linear = _load(folder / "lpips_alex_lin.safetensors")
+        self._features = load_weights(folder / "alexnet_features_fp16.safetensors")
+        self._linear = load_weights(folder / "lpips_alex_lin.safetensors")
+
+    @classmethod
+    def normalised(cls, pictures: Tensor) -> Tensor:
+        """pictures: (N, 3, H, W) in [-1, 1]; as the networks expect them."""
+        mean, scale = (torch.tensor(each, device=pictures.device).view(1, 3, 1, 1) for each in (cls.MEAN, cls.SCALE))
+        return (pictures - mean) / scale
 
     @torch.inference_mode()
     def __call__(self, picture: np.ndarray, clean: np.ndarray) -> float:
-        both = to_signed_range(torch.stack([to_model_range(picture), to_model_range(clean)]))
-        x = (both - torch.tensor(self.MEAN).view(1, 3, 1, 1)) / torch.tensor(self.SCALE).view(1, 3, 1, 1)
+        x = self.normalised(to_signed_range(torch.stack([to_model_range(picture), to_model_range(clean)])))
         distance = 0.0
         for index, (layer, stride, padding) in enumerate(self.LAYERS):
             weight, bias = self._features[f"features.{layer}.weight"], self._features[f"features.{layer}.bias"]
@@ -91,7 +95,8 @@ class LPIPS:
         return distance
 
 
-def _load(path: Path) -> Mapping[str, Tensor]:
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """float32, by name. Raises DataError for a file that is not there."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; name the folder that holds LPIPS's weights, or leave LPIPS out")
     return {name: weight.float() for name, weight in load_file(path).items()}

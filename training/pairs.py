@@ -5,20 +5,26 @@ batches ahead, and an error can name the batch that caused it.
 """
 
 import signal
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Full, Queue
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs, make_pairs, pairs_from
 from training.noise import NoiseConfig, make_noisy_pairs
 from training.overlays import OverlayBank
-from training.photos import CropConfig, PhotoSet, read_photo, sample_crop, sample_crops
+from training.photos import CropConfig, PhotoSet, draw_crops, read_photo, to_planes
 from training.splits import IMAGE_SUFFIXES, Split, list_images, select_split
 
 
@@ -33,9 +39,17 @@ class BatchShape:
 
 
 class PairSource(Protocol):
-    """Makes batches of pairs."""
+    """Makes batches of pairs, in two parts: what the processor does, and what the training device does with it."""
 
-    def make_batch(self, step: int, shape: BatchShape, device: torch.device) -> Pairs: ...
+    def draw(self, step: int, shape: BatchShape) -> Tensor:
+        """(N, crop_px, crop_px, C) uint8, on the CPU."""
+
+    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
+        """crops: what was drawn for the step, on the device on which the pairs are to be made."""
+
+
+def make_batch(source: PairSource, step: int, shape: BatchShape, device: torch.device) -> Pairs:
+    return source.compose(source.draw(step, shape).to(device), step, shape)
 
 
 def batch_seed(seed: int, step: int) -> int:
@@ -52,15 +66,15 @@ class DamagedOnTheFly:
     crops: CropConfig
     seed: int
 
-    def make_batch(self, step: int, shape: BatchShape, device: torch.device) -> Pairs:
-        seed = batch_seed(self.seed, step)
-        crops = sample_crops(
-            self.photos.photos, shape.num_crops, shape.crop_px, self.crops, np.random.default_rng(seed)
-        )
-        rng = torch.Generator(device).manual_seed(seed)
+    def draw(self, step: int, shape: BatchShape) -> Tensor:
+        rng = np.random.default_rng(batch_seed(self.seed, step))
+        return draw_crops(self.photos.photos, shape.num_crops, shape.crop_px, self.crops, rng)
+
+    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
+        rng = torch.Generator(crops.device).manual_seed(batch_seed(self.seed, step))
         if shape.noise is not None:
-            return make_noisy_pairs(crops.to(device), shape.noise, rng)
-        return make_pairs(crops.to(device), self.bank.to(device), shape.damage or self.damage, rng)
+            return make_noisy_pairs(to_planes(crops), shape.noise, rng)
+        return make_pairs(to_planes(crops), self.bank.to(crops.device), shape.damage or self.damage, rng)
 
 
 @dataclass(frozen=True)
@@ -71,11 +85,12 @@ class PairedFolders:
     crops: CropConfig
     seed: int
 
-    def make_batch(self, step: int, shape: BatchShape, device: torch.device) -> Pairs:
+    def draw(self, step: int, shape: BatchShape) -> Tensor:
         rng = np.random.default_rng(batch_seed(self.seed, step))
-        chosen = rng.integers(len(self.stacked), size=shape.num_crops)
-        crops = np.stack([sample_crop(self.stacked[index], shape.crop_px, self.crops, rng) for index in chosen])
-        both = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device).float().div_(255.0)
+        return draw_crops(self.stacked, shape.num_crops, shape.crop_px, self.crops, rng)
+
+    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
+        both = to_planes(crops)
         return pairs_from(both[:, :3].contiguous(), both[:, 3:].contiguous())
 
 
@@ -140,16 +155,21 @@ class _Steps(Dataset[Pairs]):
         self.shape = shape
 
     def __getitem__(self, step: int) -> Pairs:
-        return self.source.make_batch(step, self.shape, torch.device("cpu"))
+        return make_batch(self.source, step, self.shape, torch.device("cpu"))
 
 
 def iterate_batches(
     source: PairSource, steps: Sequence[int], shape: BatchShape, device: torch.device, num_workers: int
 ) -> Iterator[Pairs]:
-    """The batches of these steps, in order; made on the device itself, or ahead of need by worker processes."""
+    """The batches of these steps, in order; made on the device itself, or ahead of need by worker processes.
+
+    On a GPU they are made ahead of need in either case: there in a stream of its own, beside the step under way.
+    """
     if num_workers == 0:
-        for step in steps:
-            yield source.make_batch(step, shape, device)
+        if device.type == "cuda":
+            yield from _composed_ahead(source, steps, shape, device)
+        for step in steps if device.type != "cuda" else ():
+            yield make_batch(source, step, shape, device)
         return
     # `batch_size=None`: an item is a batch already. A random stream of its own: a loader seeds its workers from the
     # global one otherwise, which a resumed run would then find moved on
@@ -163,6 +183,69 @@ def iterate_batches(
     )
     for pairs in loader:
         yield pairs.to(device)
+
+
+DRAWING_THREADS = 4
+DRAWN_AHEAD = 8
+COMPOSED_AHEAD = 2
+"""Batches: enough for the GPU never to wait; each of 128 crops takes 0.3 GB there."""
+
+
+def _composed_ahead(
+    source: PairSource, steps: Sequence[int], shape: BatchShape, device: torch.device
+) -> Iterator[Pairs]:
+    """Crops are drawn in threads, which OpenCV lets run at once, and composed in one more, in its own stream: what it
+    waits for is then its own work, and not that of the training step."""
+    composed: Queue[tuple[Pairs, torch.cuda.Event] | Exception | None] = Queue(COMPOSED_AHEAD)
+    is_over = threading.Event()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def put(item: tuple[Pairs, torch.cuda.Event] | Exception | None) -> None:
+        while not is_over.is_set():
+            with suppress(Full):
+                composed.put(item, timeout=0.1)
+                return
+
+    def compose() -> None:
+        try:
+            for step, crops in zip(steps, _drawn_ahead(source, steps, shape, is_over), strict=False):
+                with torch.cuda.stream(stream):
+                    pairs = source.compose(crops.pin_memory().to(device, non_blocking=True), step, shape)
+                    put((pairs, stream.record_event()))
+            put(None)
+        except Exception as error:  # whatever it is, the trainer must hear of it
+            put(error)
+
+    thread = threading.Thread(target=compose, name="pairs", daemon=True)
+    thread.start()
+    try:
+        while (item := composed.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            pairs, is_made = item
+            current = torch.cuda.current_stream(device)
+            current.wait_event(is_made)
+            for planes in vars(pairs).values():
+                planes.record_stream(current)
+            yield pairs
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _drawn_ahead(
+    source: PairSource, steps: Sequence[int], shape: BatchShape, is_over: threading.Event
+) -> Iterator[Tensor]:
+    with ThreadPoolExecutor(DRAWING_THREADS, "crops") as pool:
+        ahead: deque[Future[Tensor]] = deque()
+        for step in steps:
+            if is_over.is_set():
+                return
+            ahead.append(pool.submit(source.draw, step, shape))
+            if len(ahead) >= DRAWN_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:

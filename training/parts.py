@@ -11,7 +11,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.publishing import PARTS_TAKEN, read_facts
 from training.trainer import generator_from_checkpoint
 
-PartName = Literal["detector", "filler", "denoiser"]
+PartName = Literal["detector", "verifier", "filler", "denoiser"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 

@@ -99,8 +99,20 @@ def sample_crops(
     photos: Sequence[np.ndarray], num_crops: int, crop_px: int, config: CropConfig, rng: np.random.Generator
 ) -> Tensor:
     """(N, 3, crop_px, crop_px) float32 in [0, 1], in all eight orientations."""
+    return to_planes(draw_crops(photos, num_crops, crop_px, config, rng))
+
+
+def draw_crops(
+    photos: Sequence[np.ndarray], num_crops: int, crop_px: int, config: CropConfig, rng: np.random.Generator
+) -> Tensor:
+    """(N, crop_px, crop_px, 3) uint8, in all eight orientations."""
     crops = [sample_crop(photos[int(rng.integers(len(photos)))], crop_px, config, rng) for _ in range(num_crops)]
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(255.0).contiguous()
+    return torch.from_numpy(np.stack(crops))
+
+
+def to_planes(crops: Tensor) -> Tensor:
+    """(N, H, W, C) uint8 to (N, C, H, W) float32 in [0, 1], on the same device."""
+    return crops.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
 
 
 def sample_crop(photo: np.ndarray, crop_px: int, config: CropConfig, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,8 @@ from training.discriminator import PatchGANConfig
 from training.noise import NoiseConfig
 from training.photos import CropConfig
 
-PhaseName = Literal["detector", "filler", "denoiser", "pix2pix"]
-RecipeName = Literal["detect-fill", "fine-tune", "denoise", "pix2pix"]
+PhaseName = Literal["detector", "verifier", "filler", "denoiser", "pix2pix"]
+RecipeName = Literal["detect-fill", "fine-tune", "fine-tune-gpu", "denoise", "pix2pix"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Phase:
     adversarial: float = 0.0
     """Weight of the adversarial loss; 0 leaves the discriminator out."""
     feature_matching: float = 0.0
+    perceptual: float = 0.0
+    """Weight of the perceptual loss; 0 leaves VGG16 out."""
     warm_up_steps: int = 0
     decays: bool = False
     """Cosine decay of the learning rate to 0 over the phase."""
@@ -197,6 +199,49 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
     )
 
 
+def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
+    """For `--start-from` a release, on a GPU: large batches, and a verifier, which starts as the release's detector.
+
+    The filler's distance from the truth is perceptual, too (`--perceptual-weights`); at the end it is judged.
+    """
+    look = Phase(
+        "detector",
+        2_600,
+        num_crops=128,
+        crop_px=256,
+        learning_rate=8e-4,
+        warm_up_steps=150,
+        decays=True,
+        damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
+        num_scales=3,
+        hard_alarms=0.05,
+        samples_count_alike=True,
+    )
+    verify = replace(look, trains="verifier", num_steps=4_200, learning_rate=1e-3, warm_up_steps=300)
+    fill = Phase(
+        "filler",
+        2_200,
+        num_crops=64,
+        crop_px=256,
+        learning_rate=8e-4,
+        perceptual=0.5,
+        warm_up_steps=150,
+        decays=True,
+        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.02, 0.5, 0.33, 0.15)),
+        see_through_share=0.6,
+        wrong_mask_share=0.4,
+        samples_count_alike=True,
+    )
+    judged = replace(fill, num_steps=1_000, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
+    denoise = replace(DENOISE, num_steps=2_000, num_crops=256, crop_px=128, learning_rate=2e-3, decays=True)
+    return replace(
+        detect_fill_recipe(num_photos),
+        name="fine-tune-gpu",
+        generator=replace(DETECT_FILL, verifier_channels=(64, 96, 192)),
+        phases=(verify, fill, judged, look, denoise),
+    )
+
+
 def denoise_recipe(num_photos: int) -> Recipe:
     """For `--start-from` a release: its denoiser alone is trained, detector and filler stay what they are.
 
@@ -230,6 +275,7 @@ LATE_WEIGHTS = {
 RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {
     "detect-fill": detect_fill_recipe,
     "fine-tune": fine_tune_recipe,
+    "fine-tune-gpu": fine_tune_gpu_recipe,
     "denoise": denoise_recipe,
     "pix2pix": pix2pix_recipe,
 }

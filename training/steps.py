@@ -1,7 +1,7 @@
 """One step of each phase: a batch of pairs in, losses out. The trainer does the rest."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from restoration.tensors import to_signed_range
 from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN
 from training.losses import (
+    PerceptualLoss,
     adversarial_loss,
     detection_loss,
     discriminator_loss,
@@ -57,25 +58,37 @@ def trained_part(generator: Generator, phase: Phase) -> nn.Module:
 
 
 def run_step(
-    generator: Generator, discriminator: PatchGAN, pairs: Pairs, phase: Phase, recipe: Recipe, rng: torch.Generator
+    generator: Generator,
+    discriminator: PatchGAN,
+    pairs: Pairs,
+    phase: Phase,
+    recipe: Recipe,
+    rng: torch.Generator,
+    perceptual: PerceptualLoss | None = None,
 ) -> StepLosses:
+    """perceptual: needed by a phase that gives it a weight."""
     if isinstance(generator, Pix2Pix):
         return _pix2pix_step(generator, discriminator, pairs, phase, recipe)
     assert isinstance(generator, DetectFill)
     if phase.trains == "detector":
-        return _detector_step(generator, pairs, phase, rng)
+        return _detector_step(generator.detect_logits, pairs, phase, rng)
+    if phase.trains == "verifier":
+        return _detector_step(generator.verify_logits, pairs, phase, rng)
     if phase.trains == "denoiser":
         return _denoiser_step(generator, pairs)
-    return _filler_step(generator, discriminator, pairs, phase, recipe, rng)
+    return _filler_step(generator, discriminator, pairs, phase, recipe, rng, perceptual)
 
 
-def _detector_step(generator: DetectFill, pairs: Pairs, phase: Phase, rng: torch.Generator) -> StepLosses:
+Look = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+
+def _detector_step(look: Look, pairs: Pairs, phase: Phase, rng: torch.Generator) -> StepLosses:
     """From the smallest copy to the crops themselves, each with what the one before it told."""
     copies = list(_halved_again_and_again(pairs, phase.num_scales))
     total = torch.zeros((), device=pairs.mask.device)
     told: Tensor | None = None
     for index, copy in enumerate(reversed(copies), 1 - len(copies)):
-        logits, told = generator.detect_logits(copy.damaged, _told_to_some(told, phase.untold_share, rng))
+        logits, told = look(copy.damaged, _told_to_some(told, phase.untold_share, rng))
         logits = logits.float()
         losses = detection_loss(logits, copy.mask, copy.counts, samples_count_alike=phase.samples_count_alike)
         loss = losses["entropy"] + 0.5 * losses["tversky"]
@@ -142,6 +155,7 @@ def _filler_step(
     phase: Phase,
     recipe: Recipe,
     rng: torch.Generator,
+    perceptual: PerceptualLoss | None,
 ) -> StepLosses:
     mask, see_through = draw_fill_mask(pairs, phase, rng)
     picture = generator.fill_unclipped(pairs.damaged, mask, see_through).float()
@@ -155,11 +169,15 @@ def _filler_step(
     # a little weight outside teaches the filler what the surroundings of a hole look like from within
     total = recipe.l1 * (judged + 0.1 * masked_mean(distance, 1.0 - mask))
     shown = {"l1_inside": inside}
+    restored = torch.lerp(pairs.damaged, picture, mask)
+    target = torch.lerp(pairs.damaged, pairs.clean, mask)
+    if phase.perceptual:
+        assert perceptual is not None
+        shown["perceptual"] = perceptual(restored, target, mask)
+        total = total + phase.perceptual * shown["perceptual"]
     if phase.adversarial == 0.0:
         return StepLosses(total, None, shown)
     condition = torch.cat([pairs.damaged * (1.0 - mask) + ERASED * mask, mask], dim=1)
-    restored = torch.lerp(pairs.damaged, picture, mask)
-    target = torch.lerp(pairs.damaged, pairs.clean, mask)
     discriminator.requires_grad_(False)
     fake_logits, fake_features = discriminator(condition, restored)
     with torch.no_grad():

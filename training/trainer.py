@@ -6,10 +6,12 @@ import json
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import le
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -19,19 +21,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from restoration.errors import CheckpointError, LossNotFinite
-from restoration.generator import DetectFill, Generator, build_generator, config_of
+from restoration.errors import CheckpointError, InvalidOption, LossNotFinite
+from restoration.generator import CALIBRATED, DetectFill, Generator, build_generator, config_of
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import Pairs
 from training.discriminator import PatchGAN
-from training.pairs import BatchShape, PairSource, batch_seed, iterate_batches
+from training.losses import PerceptualLoss
+from training.pairs import BatchShape, PairSource, batch_seed, iterate_batches, make_batch
 from training.pictures import draw_sheet, save_sheet, tensors_to_rows
 from training.ranks import ONE_PROCESS, Ranks
 from training.recipes import PHASE_DEFAULTS, Phase, Recipe
 from training.steps import StepLosses, condition_channels, run_step, trained_part
-
-CALIBRATED = ("detector_scale", "detector_shift", "required_evidence")
-"""What of a generator's config is not the recipe's, but found once it is trained."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class RunSettings:
     max_seconds: float | None = None
     """Stop with a checkpoint after this long, to be resumed; None trains to the end."""
     ranks: Ranks = ONE_PROCESS
+    perceptual_weights: Path | None = None
+    """Folder of VGG16's weights, for a recipe with a perceptual loss; see `PerceptualLoss`."""
 
 
 class Trainer:
@@ -62,14 +64,30 @@ class Trainer:
         self.generator = placed(build_generator_for(recipe), device)
         self.average = deepcopy(self.generator).requires_grad_(False).eval()
         self.discriminator = placed(PatchGAN(condition_channels(self.generator), recipe.discriminator), device)
+        is_cuda = device.type == "cuda"
         self.optimisers = {
-            name: torch.optim.Adam(network.parameters(), betas=recipe.betas) for name, network in self._networks()
+            name: torch.optim.Adam(network.parameters(), betas=recipe.betas, fused=is_cuda)
+            for name, network in self._networks()
         }
+        self._perceptual = self._load_perceptual()
+        self._finite_checks: deque[_FiniteCheck] = deque()
+        torch.backends.cudnn.benchmark = is_cuda
         self.step = 0
         self.trained_seconds = 0.0
         self.calibration: dict[str, float] = {}
         """What calibration found, of this run before it went on or of the release that it started from."""
         self._stop_requested = False
+
+    def _load_perceptual(self) -> PerceptualLoss | None:
+        """Raises InvalidOption if it is needed and cannot be had."""
+        if not any(phase.perceptual for phase in self.recipe.phases):
+            return None
+        if self.settings.perceptual_weights is None:
+            raise InvalidOption(
+                f"the recipe {self.recipe.name} has a perceptual loss; name the folder of VGG16's weights with "
+                "--perceptual-weights"
+            )
+        return PerceptualLoss(self.settings.perceptual_weights, self.settings.device)
 
     def _networks(self) -> Iterator[tuple[str, nn.Module]]:
         for phase in self.recipe.phases:
@@ -109,7 +127,7 @@ class Trainer:
         self.generator.train()
         is_mixed = self.settings.precision != torch.float32
         with torch.autocast(device.type, dtype=self.settings.precision, enabled=is_mixed):
-            losses = run_step(self.generator, self.discriminator, pairs, phase, self.recipe, rng)
+            losses = run_step(self.generator, self.discriminator, pairs, phase, self.recipe, rng, self._perceptual)
         self._expect_finite({**losses.shown, "the total loss": losses.generator})
         part = trained_part(self.generator, phase)
         self._update(generator_optimiser, losses.generator, part, rate)
@@ -134,26 +152,39 @@ class Trainer:
         optimiser.step()
 
     def _expect_finite(self, values: Mapping[str, Tensor]) -> None:
-        if bad := [name for name, value in values.items() if not torch.isfinite(value)]:
-            raise LossNotFinite(
-                f"step {self.step}: {', '.join(bad)} is not finite (batch seed "
-                f"{batch_seed(self.recipe.seed, self.step)}); the last checkpoint is whole: look at that batch, or "
-                "train anew with a lower learning rate"
-            )
+        """Raises LossNotFinite; on a GPU two steps late, so that nothing waits for the step under way."""
+        self._finite_checks.append(_FiniteCheck(self.step, values))
+        self._check_finite(self.step - 2 if self.settings.device.type == "cuda" else self.step)
+
+    def _check_finite(self, last_step: int) -> None:
+        """Of all steps up to this one."""
+        while self._finite_checks and self._finite_checks[0].step <= last_step:
+            check = self._finite_checks.popleft()
+            if bad := check.not_finite():
+                raise LossNotFinite(
+                    f"step {check.step}: {', '.join(bad)} is not finite (batch seed "
+                    f"{batch_seed(self.recipe.seed, check.step)}); the last checkpoint is whole: look at that batch, "
+                    "or train anew with a lower learning rate"
+                )
 
     @torch.no_grad()
     def _update_average(self, part: nn.Module, step_in_phase: int) -> None:
         """Exponential moving average; early in a phase it forgets faster (as torch_ema and timm do)."""
         decay = min(self.recipe.ema_decay, (1 + step_in_phase) / (10 + step_in_phase))
         trained = {id(tensor) for tensor in part.state_dict(keep_vars=True).values()}
-        current = self.generator.state_dict(keep_vars=True)
-        for name, average in self.average.state_dict(keep_vars=True).items():
-            if id(current[name]) not in trained:
-                continue
-            if average.is_floating_point():
-                average.lerp_(current[name], 1.0 - decay)
-            else:
-                average.copy_(current[name])
+        averages = self.average.state_dict(keep_vars=True)
+        pairs = [
+            (averages[name], tensor)
+            for name, tensor in self.generator.state_dict(keep_vars=True).items()
+            if id(tensor) in trained
+        ]
+        for average, tensor in pairs:
+            if not average.is_floating_point():
+                average.copy_(tensor)
+        means, latest = zip(
+            *((average, tensor) for average, tensor in pairs if average.is_floating_point()), strict=True
+        )
+        torch._foreach_lerp_(means, latest, 1.0 - decay)  # one call: hundreds would keep a GPU waiting
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +212,7 @@ class Trainer:
         """A grid of pairs that are the same at every step, restored by the averaged weights."""
         crop_px = max(phase.crop_px, self.average.tile_multiple_px)
         shape = BatchShape(num_crops=8, crop_px=crop_px, noise=phase.noise)
-        pairs = self.source.make_batch(-1 % 2**31, shape, self.settings.device)
+        pairs = make_batch(self.source, -1 % 2**31, shape, self.settings.device)
         columns = _denoised(self.average, pairs) if phase.trains == "denoiser" else _restored(self.average, pairs)
         sheet = draw_sheet(tensors_to_rows(*columns.values()), list(columns))
         save_sheet(sheet, self.settings.folder / "samples" / f"step_{self.step:07d}.png")
@@ -211,6 +242,7 @@ class Trainer:
                 signal.signal(each, handler)
 
     def save(self) -> None:
+        self._check_finite(self.step)
         if not self.settings.ranks.is_first:
             return
         state: dict[str, Any] = {
@@ -266,14 +298,46 @@ class Trainer:
             )
         for network in (self.generator, self.average):
             network.load_state_dict(fitting, strict=False)
+            self._grow_verifier(network, generator)
         if isinstance(generator, DetectFill):
             self.calibration = {name: getattr(generator.config, name) for name in CALIBRATED}
         return len(fitting)
 
+    @staticmethod
+    def _grow_verifier(network: Generator, generator: Generator) -> None:
+        """A verifier where there was none starts as the detector that is there."""
+        if not isinstance(network, DetectFill) or not isinstance(generator, DetectFill) or generator.has_verifier:
+            return
+        if network.verifier is not None and fits_in(generator.detector, network.verifier):
+            put_in_corner(generator.detector, network.verifier)
+
+
+def fits_in(smaller: nn.Module, network: nn.Module) -> bool:
+    """Whether the two have layers of the same names, none of them larger in the smaller one."""
+    weights, others = smaller.state_dict(), network.state_dict()
+    return weights.keys() == others.keys() and all(
+        weight.dim() == others[name].dim() and all(map(le, weight.shape, others[name].shape))
+        for name, weight in weights.items()
+    )
+
+
+@torch.no_grad()
+def put_in_corner(smaller: nn.Module, network: nn.Module) -> None:
+    """Make a network compute what a smaller one does, with channels to spare (Net2Net, Chen et al. 2016).
+
+    Its first channels of each layer are the smaller one's. The others stay as they were initialised, and the first
+    ones do not hear of them yet: unlike copies of channels, they have nothing to unlearn before they differ.
+    """
+    others = network.state_dict(keep_vars=True)
+    for name, weight in smaller.state_dict().items():
+        if weight.dim() > 1:
+            others[name][: len(weight)] = 0.0
+        others[name][tuple(map(slice, weight.shape))] = weight
+
 
 def _restored(generator: Generator, pairs: Pairs) -> dict[str, Tensor]:
     """The columns of a grid of samples."""
-    damage_map = generator.detect(pairs.damaged)[:, :1]
+    damage_map = (generator.verify if generator.has_verifier else generator.detect)(pairs.damaged)[:, :1]
     blind = (damage_map > 0.5).float()
     return {
         "damaged": pairs.damaged,
@@ -353,6 +417,26 @@ def learning_rate(phase: Phase, step_in_phase: int) -> float:
     warm_up = min(1.0, (step_in_phase + 1) / (phase.warm_up_steps + 1))
     decay = 0.5 * (1.0 + math.cos(math.pi * step_in_phase / phase.num_steps)) if phase.decays else 1.0
     return phase.learning_rate * warm_up * decay
+
+
+class _FiniteCheck:
+    """Which of a step's values are finite, asked for at once and read once it is known."""
+
+    def __init__(self, step: int, values: Mapping[str, Tensor]) -> None:
+        self.step = step
+        self._names = tuple(values)
+        flags = torch.stack([value.detach().isfinite() for value in values.values()])
+        self._is_known = torch.cuda.Event() if flags.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._is_known is not None:
+            pinned = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
+            flags = pinned.copy_(flags, non_blocking=True)
+            self._is_known.record()
+        self._flags = flags
+
+    def not_finite(self) -> list[str]:
+        if self._is_known is not None:
+            self._is_known.synchronize()
+        return [name for name, is_finite in zip(self._names, self._flags.tolist(), strict=True) if not is_finite]
 
 
 class _Show:

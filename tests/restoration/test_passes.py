@@ -4,7 +4,7 @@ from skimage import data
 
 from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
-from restoration.passes import SUSPECT_LEVEL, TURNS, TilePass, detect_turned, grow, look_in_turns
+from restoration.passes import GROWN_PX, TURNS, VERIFIED_PX, TilePass, detect_turned, grow, look_in_turns
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike
         """No damage; what it tells is what it sees, and what it was told."""
 
         batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
-        num_context_planes = 1
+        num_context_planes, has_verifier = 1, False
 
         def __init__(self) -> None:
             self.given = []
@@ -66,7 +66,7 @@ def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
     colour = data.astronaut()[:300, :300]
     one_pass = TilePass(detector(shift=2.5))
     (once, _), again = one_pass.look_once(colour), one_pass.detect(colour)
-    suspects = grow(once >= SUSPECT_LEVEL)
+    suspects = one_pass.find_suspects(once)
     assert suspects.any()
     assert not suspects.all()
     assert (once != again)[suspects].any()
@@ -76,7 +76,7 @@ def test_only_what_is_suspect_and_a_little_around_it_is_looked_at_again():
 def test_where_nothing_is_suspect_one_look_is_all():
     class Counting:
         batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
-        num_context_planes = 0
+        num_context_planes, has_verifier = 0, False
         num_tiles = 0
 
         def detect(self, tiles, context=None):
@@ -94,5 +94,39 @@ def test_where_nothing_is_suspect_one_look_is_all():
 def test_suspects_are_grown_to_all_sides():
     mask = np.zeros((40, 40), bool)
     mask[20, 20] = True
-    rows, columns = np.nonzero(grow(mask))
+    rows, columns = np.nonzero(grow(mask, GROWN_PX))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 28, 12, 28)
+
+
+class Cascade:
+    """Suspects what is light; its verifier takes everything for damage."""
+
+    batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
+    num_context_planes, has_verifier = 0, True
+
+    def __init__(self) -> None:
+        self.num_verified = 0
+
+    def detect(self, tiles, context=None):
+        return (tiles[:, :1] > 0.9).float() * 0.5
+
+    def verify(self, tiles, context=None):
+        self.num_verified += len(tiles)
+        return torch.ones_like(tiles[:, :1])
+
+
+def test_the_verifier_decides_what_is_suspect_and_what_lies_near_and_nothing_else_is_damage():
+    generator, colour = Cascade(), np.zeros((700, 700, 3), np.uint8)
+    colour[350, 60] = 255
+    damage_map = TilePass(generator).detect(colour)
+    found = np.zeros((700, 700), bool)
+    found[350 - VERIFIED_PX : 351 + VERIFIED_PX, 60 - VERIFIED_PX : 61 + VERIFIED_PX] = True
+    assert np.array_equal(damage_map == 255, found)
+    assert not damage_map[~found].any()
+    assert 0 < generator.num_verified <= 4
+
+
+def test_where_nothing_is_suspect_the_verifier_is_not_asked():
+    generator = Cascade()
+    assert not TilePass(generator).detect(np.zeros((300, 300, 3), np.uint8)).any()
+    assert generator.num_verified == 0

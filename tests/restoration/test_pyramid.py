@@ -11,7 +11,7 @@ from skimage import data
 
 from restoration import pyramid
 from restoration.device import DeviceGenerator
-from restoration.passes import TilePass, find_suspects
+from restoration.passes import TilePass
 from restoration.photo import decode_photo
 from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, halve_mask, put_in
 from restoration.restorer import RestoreOptions, restore_photo
@@ -28,7 +28,7 @@ class SeesNear:
     calls_at_once = 1
     detector_radius_px = 32
     required_evidence = 0.0
-    num_context_planes = 0
+    num_context_planes, has_verifier = 0, False
     conditions = ("see_through",)
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ def test_what_is_plain_on_a_copy_and_faint_on_the_photo_is_found():
 
     class MustBeSure(SeesCoarsely):
         required_evidence = 5.5
-        num_context_planes = 0
+        num_context_planes, has_verifier = 0, False
 
     samples, stripe = scan(1000, 1200, 24)
     assert not restore(samples, MustBeSure(), mode="tile").mask.any()
@@ -245,7 +245,7 @@ def test_a_generator_that_cannot_look_through_a_mask_repaints_at_the_photo_s_own
 class TellsWhatItSees(SeesNear):
     """It tells how bright each sample is; and how many planes it was told of which brightness, is kept."""
 
-    num_context_planes = 1
+    num_context_planes, has_verifier = 1, False
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ def test_what_is_told_where_something_is_suspect_is_what_would_be_told_everywher
     colour = data.astronaut()[:509, :430]
     one_pass = TilePass(DeviceGenerator(generator, torch.device("cpu"), "float32"))
     small = PyramidPass(one_pass, decide=np.zeros_like).detect(colour)
-    is_suspect = find_suspects(one_pass.look_once(colour)[0])
+    is_suspect = one_pass.find_suspects(one_pass.look_once(colour)[0])
     assert 0.02 < is_suspect.mean() < 0.98
     monkeypatch.setattr(TilePass, "shown_of_copy", lambda _, places: np.ones_like(halve_mask(places)))
     assert np.array_equal(PyramidPass(one_pass, decide=np.zeros_like).detect(colour), small)
@@ -291,5 +291,8 @@ def test_a_small_photo_has_no_smaller_copy():
 
         def look_again(self, *_given: object, tells: bool) -> None:
             assert not tells
+
+        def find_suspects(self, damage_map: np.ndarray) -> np.ndarray:
+            return damage_map > 0
 
     assert not PyramidPass(OnePass(), decide=lambda coarse: coarse).detect(np.zeros((255, 900, 3), np.uint8)).any()

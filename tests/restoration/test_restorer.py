@@ -27,7 +27,7 @@ class WhiteIsDamage:
     calls_at_once = 1
     detector_radius_px = 0
     required_evidence = 0.0
-    num_context_planes = 0
+    num_context_planes, has_verifier = 0, False
     conditions: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ def test_protect_wins_over_damage():
 def test_lower_sensitivity_takes_less_for_damage():
     class Doubtful(WhiteIsDamage):
         required_evidence = 10.0  # a little more than 720 samples at 0.4 are
-        num_context_planes = 0
+        num_context_planes, has_verifier = 0, False
 
         def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             return super().detect(tiles) * 0.4
@@ -153,7 +153,7 @@ def test_doubtful_damage_is_repaired_in_part():
 
     class AllButCertain(WhiteIsDamage):
         required_evidence = 12.7  # a little less than 720 samples at 0.99 are
-        num_context_planes = 0
+        num_context_planes, has_verifier = 0, False
 
         def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
             return super().detect(tiles) * 0.99

@@ -24,7 +24,7 @@ class Doubler:
     calls_at_once = 1
     detector_radius_px = 0
     required_evidence = 0.0
-    num_context_planes = 0
+    num_context_planes, has_verifier = 0, False
     conditions = ("see_through",)
 
     def __init__(self) -> None:

@@ -68,6 +68,9 @@ class Interrupted:
     at_step: int
     happens: Callable[[Pairs], Pairs]
 
-    def make_batch(self, step: int, shape: BatchShape, device: torch.device) -> Pairs:
-        pairs = self.source.make_batch(step, shape, device)
+    def draw(self, step: int, shape: BatchShape) -> torch.Tensor:
+        return self.source.draw(step, shape)
+
+    def compose(self, crops: torch.Tensor, step: int, shape: BatchShape) -> Pairs:
+        pairs = self.source.compose(crops, step, shape)
         return self.happens(pairs) if step == self.at_step else pairs

@@ -1,11 +1,15 @@
 """Small cases, worked out by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from restoration.errors import DataError
 from training.losses import (
+    PerceptualLoss,
     adversarial_loss,
     detection_loss,
     discriminator_loss,
@@ -157,3 +161,41 @@ def test_a_patch_is_fake_where_it_holds_any_sample_of_the_mask():
     patches = patches_of(mask, torch.empty(1, 1, 4, 4))
     assert patches.sum() == 1.0
     assert patches[0, 0, 0, 3] == 1.0
+
+
+# --- perceptual -------------------------------------------------------------------------------------------------------
+
+VGG_LAYERS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
+
+
+@pytest.fixture(scope="module")
+def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the right names and shapes, with random values: the real ones are not part of the repository."""
+    folder, rng = tmp_path_factory.mktemp("vgg"), torch.Generator().manual_seed(0)
+    features, linear = {}, {}
+    for layer, (wide, from_wide) in VGG_LAYERS.items():
+        weight = torch.randn(wide, from_wide, 3, 3, generator=rng) * (from_wide * 9) ** -0.5
+        features |= {f"features.{layer}.weight": weight.half(), f"features.{layer}.bias": torch.zeros(wide).half()}
+    for index, wide in enumerate((64, 128, 256)):
+        linear[f"lin{index}.weight"] = torch.rand(1, wide, 1, 1, generator=rng)
+    save_file(features, folder / "vgg16_features_to_relu3_3_fp16.safetensors")
+    save_file(linear, folder / "lpips_vgg_lin.safetensors")
+    return folder
+
+
+def test_what_looks_alike_has_no_perceptual_loss_and_what_differs_more_has_more(vgg_weights):
+    perceptual = PerceptualLoss(vgg_weights, torch.device("cpu"))
+    clean = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, 8:24, 8:24] = 1.0
+    painted = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    a_little, a_lot = (perceptual(torch.lerp(clean, painted, mask * share), clean, mask) for share in (0.1, 1.0))
+    assert perceptual(clean, clean, mask) == 0.0
+    assert 0.0 < a_little < a_lot
+    a_lot.backward()
+    assert (painted.grad.abs().sum(1, keepdim=True) > 0).eq(mask > 0).all()
+
+
+def test_the_weights_that_a_perceptual_loss_lacks_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"vgg16_features_to_relu3_3_fp16\.safetensors does not exist"):
+        PerceptualLoss(tmp_path, torch.device("cpu"))

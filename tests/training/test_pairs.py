@@ -8,7 +8,7 @@ from PIL import Image
 
 from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs
-from training.pairs import BatchShape, PairedFolders, batch_seed, iterate_batches, load_paired_folders
+from training.pairs import BatchShape, PairedFolders, batch_seed, iterate_batches, load_paired_folders, make_batch
 from training.photos import CropConfig, load_photos, read_photo
 
 from .conftest import names_for
@@ -50,13 +50,13 @@ def make(request, bank, paired_folders):
 
 def test_a_batch_depends_on_seed_and_step_alone(make):
     first, second = make(3), make(3)
-    first.make_batch(0, SHAPE, CPU)  # what was made before does not matter
+    make_batch(first, 0, SHAPE, CPU)  # what was made before does not matter
     torch.manual_seed(99)
-    batch = first.make_batch(5, SHAPE, CPU)
+    batch = make_batch(first, 5, SHAPE, CPU)
     assert batch.damaged.shape == (3, 3, 32, 32)
-    assert equal(batch, second.make_batch(5, SHAPE, CPU))
-    assert not equal(batch, first.make_batch(6, SHAPE, CPU))
-    assert not equal(batch, make(4).make_batch(5, SHAPE, CPU))
+    assert equal(batch, make_batch(second, 5, SHAPE, CPU))
+    assert not equal(batch, make_batch(first, 6, SHAPE, CPU))
+    assert not equal(batch, make_batch(make(4), 5, SHAPE, CPU))
 
 
 def test_seeds_of_steps_are_all_different_and_fit_a_generator():
@@ -68,7 +68,7 @@ def test_seeds_of_steps_are_all_different_and_fit_a_generator():
 def test_a_phase_may_have_damage_of_its_own(bank):
     source = make_source(DETECT_FILL, bank)
     none = dataclasses.replace(SHAPE, damage=DamageConfig(num_layers_shares=(1.0,)))
-    assert source.make_batch(1, none, CPU).mask.sum() == 0
+    assert make_batch(source, 1, none, CPU).mask.sum() == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -86,7 +86,7 @@ def test_worker_processes_make_the_same_batches_and_leave_the_random_state_alone
 
 
 def test_the_mask_of_a_pair_is_where_the_two_differ_in_every_orientation(paired_folders):
-    batch = load(*paired_folders, crops=WHOLE).make_batch(0, BatchShape(8, 64), CPU)
+    batch = make_batch(load(*paired_folders, crops=WHOLE), 0, BatchShape(8, 64), CPU)
     assert batch.mask.sum(dim=(1, 2, 3)).tolist() == [24 * 24] * 8
     different = (batch.damaged != batch.clean).any(dim=1, keepdim=True)
     assert torch.equal(batch.mask.bool(), different)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from restoration.errors import InvalidOption
 from training.checkpoint import load_checkpoint
-from training.pairs import BatchShape
+from training.pairs import BatchShape, make_batch
 from training.ranks import Ranks, expect_alone
 
 from .small_recipes import CPU, DETECT_FILL, make_source
@@ -67,14 +67,14 @@ def test_a_run_goes_on_in_another_number_of_processes_to_about_the_same_weights(
 
 
 def test_each_process_has_its_own_rows_and_all_have_all(bank):
-    pairs = make_source(DETECT_FILL, bank).make_batch(0, BatchShape(4, 32), CPU)
+    pairs = make_batch(make_source(DETECT_FILL, bank), 0, BatchShape(4, 32), CPU)
     shares = [Ranks(rank, 2).own_rows(pairs) for rank in range(2)]
     assert torch.equal(torch.cat([share.damaged for share in shares]), pairs.damaged)
     assert torch.equal(torch.cat([share.mask for share in shares]), pairs.mask)
 
 
 def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(bank):
-    pairs = make_source(DETECT_FILL, bank).make_batch(0, BatchShape(4, 32), CPU)
+    pairs = make_batch(make_source(DETECT_FILL, bank), 0, BatchShape(4, 32), CPU)
     with pytest.raises(InvalidOption, match="a batch of 4 cannot be shared out evenly among 3 processes"):
         Ranks(0, 3).own_rows(pairs)
 

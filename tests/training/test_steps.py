@@ -7,7 +7,7 @@ import torch
 
 from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN
-from training.pairs import BatchShape
+from training.pairs import BatchShape, make_batch
 from training.steps import condition_channels, draw_fill_mask, run_step, trained_part
 from training.trainer import build_generator_for
 
@@ -24,7 +24,7 @@ def networks_of(recipe):
 
 
 def pairs_for(recipe, phase, bank) -> Pairs:
-    return make_source(recipe, bank).make_batch(1, BatchShape(phase.num_crops, phase.crop_px), CPU)
+    return make_batch(make_source(recipe, bank), 1, BatchShape(phase.num_crops, phase.crop_px), CPU)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -79,7 +79,7 @@ def test_the_denoiser_phase_moves_the_denoiser_alone(bank):
     torch.nn.init.normal_(generator.denoiser.head.weight, std=0.1)  # it starts at 0, and lets no gradient through
     (phase,) = DENOISE.phases
     shape = BatchShape(phase.num_crops, phase.crop_px, noise=phase.noise)
-    pairs = make_source(DENOISE, bank).make_batch(1, shape, CPU)
+    pairs = make_batch(make_source(DENOISE, bank), 1, shape, CPU)
     losses = run_step(generator, judge, pairs, phase, DENOISE, seeded())
     losses.generator.backward()
     assert trained_part(generator, phase) is generator.denoiser

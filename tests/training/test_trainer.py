@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from restoration.errors import CheckpointError, LossNotFinite
 from training.checkpoint import NAME, load_checkpoint
-from training.pairs import BatchShape, batch_seed
+from training.pairs import BatchShape, batch_seed, make_batch
 from training.recipes import Phase
 from training.steps import run_step
 from training.trainer import Trainer, generator_from_checkpoint, learning_rate, spans
@@ -78,8 +78,8 @@ def test_some_steps_make_the_loss_smaller(train, bank, tmp_path, trains):
         "pix2pix": Phase("pix2pix", 30, num_crops=2, crop_px=256, learning_rate=2e-3, adversarial=1.0),
     }[trains]
     recipe = dataclasses.replace(recipe, phases=(phase,))
-    pairs = make_source(recipe, bank).make_batch(
-        10_000, BatchShape(16 if phase.crop_px == 32 else 2, phase.crop_px), CPU
+    pairs = make_batch(
+        make_source(recipe, bank), 10_000, BatchShape(16 if phase.crop_px == 32 else 2, phase.crop_px), CPU
     )
 
     def measure(trainer: Trainer) -> float:
