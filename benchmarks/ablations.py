@@ -28,9 +28,10 @@ from restoration.generator import DetectFill, DetectFillConfig, KeepingUNet, Res
 from restoration.tensors import to_samples
 from training.damage import Pairs
 from training.discriminator import PatchGAN
+from training.drawing import INNOCENT
 from training.losses import PerceptualLoss
 from training.metrics import LPIPS, psnr
-from training.overlays import INNOCENT, build_bank
+from training.overlays import build_bank
 from training.pairs import BatchShape, DamagedOnTheFly, make_batch
 from training.photos import load_photos
 from training.recipes import RECIPES, Phase, Recipe

@@ -11,7 +11,8 @@ from PIL import Image
 from restoration.photo import Photo, decode_photo
 from restoration.tensors import to_model_range, to_samples
 from training.damage import INVISIBLE, VISIBLE, DamageConfig, add_damage, age_photos, damage_mask
-from training.overlays import FAMILIES, OverlayBank
+from training.drawing import FAMILIES
+from training.overlays import OverlayBank
 
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
 HEAVY = "heavy"

@@ -5,7 +5,6 @@ whole photo (`age_photos`) goes into both pictures of a pair, what hides part of
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,8 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restoration.generator import soften
+from training.drawing import FAMILIES, INNOCENT
+from training.innocent import add_margins, add_objects
 from training.jpeg import compress_jpeg
-from training.overlays import FAMILIES, INNOCENT, OverlayBank
+from training.overlays import OverlayBank
+from training.randomness import chance, change_some, normal, uniform
 
 VISIBLE = 8.0 / 255.0
 """A change of at least this is damage that the detector must find."""
@@ -34,19 +36,46 @@ class FamilyLook:
     share_light: float = 0.6  # else dark
     share_solid: float = 0.4  # opaque throughout, with hard edges
     share_multiplied: float = 0.0  # a stain tints what is under it, paint covers it
+    share_two_toned: float = 0.0  # light where the overlay's tone is 1 and dark where it is 0, or the other way round
+    share_pure: float = 0.05  # white or black throughout
+    share_upright: float = 0.0  # lies as the print does, its edges near the print's; else turned by any angle
+    colour_cast: float = 0.25  # at most
+    goes_on: bool = False  # beyond the overlay it is as at the overlay's edge; else nothing is there
 
 
 LOOKS: dict[str, FamilyLook] = {
-    "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.65),
-    "hairlines": FamilyLook(strength=(0.25, 1.0), zoom=(0.7, 2.5)),
-    "scratches": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5)),
-    "dust": FamilyLook(strength=(0.4, 1.0), zoom=(0.6, 2.5), share_light=0.5, share_solid=0.6),
-    "fibres": FamilyLook(strength=(0.3, 1.0), zoom=(0.5, 2.2), share_light=0.5),
-    "creases": FamilyLook(strength=(0.6, 1.0), zoom=(0.8, 2.5), share_light=0.8, share_solid=0.2),
-    "stains": FamilyLook(strength=(0.3, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_solid=0.1, share_multiplied=0.7),
-    "holes": FamilyLook(strength=(0.97, 1.0), zoom=(0.9, 2.0)),
+    "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.65, share_pure=0.15),
+    "hairlines": FamilyLook(
+        strength=(0.35, 1.0), zoom=(0.7, 2.5), share_solid=0.15, share_two_toned=0.5, share_pure=0.1, share_upright=0.4
+    ),
+    "scratches": FamilyLook(strength=(0.35, 1.0), zoom=(0.7, 2.5), share_solid=0.2, share_pure=0.1),
+    "dust": FamilyLook(strength=(0.4, 1.0), zoom=(0.6, 2.5), share_solid=0.5, share_two_toned=0.6, share_pure=0.1),
+    "fibres": FamilyLook(strength=(0.3, 1.0), zoom=(0.5, 2.2), share_light=0.5, share_pure=0.15),
+    "creases": FamilyLook(
+        strength=(0.7, 1.0),
+        zoom=(0.8, 2.5),
+        share_light=0.92,
+        share_solid=0.1,
+        share_two_toned=0.6,
+        share_upright=0.4,
+        colour_cast=0.12,
+    ),
+    "stains": FamilyLook(
+        strength=(0.35, 1.0), zoom=(0.7, 2.5), share_light=0.3, share_solid=0.05, share_multiplied=0.8, share_pure=0.02
+    ),
+    "holes": FamilyLook(
+        strength=(0.97, 1.0),
+        zoom=(1.0, 2.0),
+        share_light=0.9,
+        share_two_toned=0.4,
+        share_pure=0.15,
+        share_upright=1.0,
+        colour_cast=0.12,
+        goes_on=True,
+    ),
     INNOCENT: FamilyLook(strength=(0.8, 1.0), zoom=(0.7, 2.5), share_light=0.5),
 }
+"""Sizes are the same for all; how often each is light, and how it lies, was judged beside scans of damaged prints."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +110,8 @@ def make_pairs(photos: Tensor, bank: OverlayBank, config: DamageConfig, rng: tor
     """photos: (N, 3, H, W) float32 in [0, 1], whose short side shows about half to all of a photo."""
     clean = photos
     if config.ageing:
-        clean = add_borders(add_captions(age_photos(photos, rng), bank, rng), rng)
+        aged = age_photos(add_objects(photos, rng), rng)
+        clean = add_margins(add_captions(aged, bank, rng), rng)
     damaged = add_damage(clean, bank, config, rng)
     if config.ageing:
         clean, damaged = add_scan_noise(clean, damaged, rng)
@@ -118,31 +148,6 @@ def _blurred_widely(plane: Tensor) -> Tensor:
     return F.interpolate(means, scale_factor=ACTIVITY_PX, mode="bilinear", align_corners=False)[
         :, :, : plane.shape[2], : plane.shape[3]
     ]
-
-
-# --- random numbers ---------------------------------------------------------------------------------------------------
-
-
-def uniform(n: int, low: float, high: float, rng: torch.Generator) -> Tensor:
-    """(N, 1, 1, 1) float32, broadcast over a batch of pictures."""
-    return torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) * (high - low) + low
-
-
-def chance(n: int, probability: float, rng: torch.Generator) -> Tensor:
-    """(N, 1, 1, 1) float32, 1 with the given probability, else 0."""
-    return (torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < probability).float()
-
-
-def change_some(photos: Tensor, probability: float, rng: torch.Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `change` to a random part of the photos: (N, C, H, W) to the same shape."""
-    chosen = (torch.rand(len(photos), generator=rng, device=rng.device) < probability).nonzero()[:, 0]
-    if not len(chosen):
-        return photos
-    return photos.index_copy(0, chosen, change(photos[chosen]))
-
-
-def normal(like: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=rng, device=rng.device)
 
 
 # --- age: both pictures -----------------------------------------------------------------------------------------------
@@ -208,11 +213,19 @@ def fade_out(photos: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def add_grain(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """Grain of one or of a few pixels."""
+    """Grain of one or of a few pixels, stronger here and there, and a film's mottling over several."""
     n = len(photos)
     grain = normal(photos[:, :1], rng)
     grain = torch.where(chance(n, 0.5, rng) > 0, soften(grain) * 2.0, grain)
-    return photos + grain * uniform(n, 0.0, 0.05, rng)
+    grain = grain * (1.0 + uniform(n, 0.0, 0.8, rng) * _patches(photos, 4, rng))
+    mottling = _patches(photos, min(photos.shape[2:]) // 6, rng) * chance(n, 0.3, rng)
+    return photos + grain * uniform(n, 0.0, 0.05, rng) + mottling * uniform(n, 0.0, 0.025, rng)
+
+
+def _patches(photos: Tensor, num_cells: int, rng: torch.Generator) -> Tensor:
+    """(N, 1, H, W) in [-1, 1]: smooth noise, of so many cells to a side."""
+    cells = torch.rand(len(photos), 1, num_cells, num_cells, generator=rng, device=rng.device) * 2.0 - 1.0
+    return F.interpolate(cells, photos.shape[2:], mode="bilinear", align_corners=False)
 
 
 def add_captions(photos: Tensor, bank: OverlayBank, rng: torch.Generator) -> Tensor:
@@ -223,21 +236,6 @@ def add_captions(photos: Tensor, bank: OverlayBank, rng: torch.Generator) -> Ten
     photos = photos.clone()
     photos[written] = add_layer(photos[written], bank.overlays[INNOCENT], LOOKS[INNOCENT], rng)
     return photos
-
-
-def add_borders(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """The print's own border, or the scanner's lid beyond it, along some edges of some photos: plain, and to stay."""
-    n, _, height, width = photos.shape
-    device = photos.device
-    has_border = chance(n, 0.12, rng)
-    depths = [uniform(n, -0.12, 0.12, rng).clamp(min=0.0) * has_border for _ in range(4)]
-    y = torch.linspace(0, 1, height, device=device).view(1, 1, -1, 1)
-    x = torch.linspace(0, 1, width, device=device).view(1, 1, 1, -1)
-    is_border = (y < depths[0]) | (y > 1.0 - depths[1]) | (x < depths[2]) | (x > 1.0 - depths[3])
-    tone = torch.where(chance(n, 0.7, rng) > 0, uniform(n, 0.75, 1.0, rng), uniform(n, 0.0, 0.15, rng))
-    cream = torch.cat([torch.ones(n, 1, 1, 1, device=device), *(uniform(n, 0.85, 1.0, rng) for _ in range(2))], dim=1)
-    colour = tone * torch.where(chance(n, 0.3, rng) > 0, cream, torch.ones_like(cream))
-    return torch.where(is_border, colour, photos)
 
 
 def add_scan_noise(clean: Tensor, damaged: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -281,42 +279,78 @@ def add_damage(photos: Tensor, bank: OverlayBank, config: DamageConfig, rng: tor
 def add_layer(photos: Tensor, overlays: Tensor, look: FamilyLook, rng: torch.Generator) -> Tensor:
     """One overlay onto each photo. overlays: (K, 2, S, S) uint8."""
     n = photos.shape[0]
-    planes = warp_overlays(overlays, n, (photos.shape[2], photos.shape[3]), look.zoom, rng)
+    planes = warp_overlays(overlays, n, (photos.shape[2], photos.shape[3]), look, rng)
     opacity, tone = planes[:, :1], planes[:, 1:]
-    is_solid = chance(n, look.share_solid, rng)
     solid = (opacity * uniform(n, 2.0, 5.0, rng)).clamp(max=1.0)
+    is_solid = chance(n, look.share_solid, rng)
     opacity = torch.where(is_solid > 0, solid, opacity * uniform(n, *look.strength, rng))
+    covered = paint(tone, look, rng)
+    if look.share_multiplied > 0.0:
+        is_multiplied = chance(n, look.share_multiplied, rng)
+        covered = torch.where(is_multiplied > 0, tint(photos, tone, rng), covered)
+    return torch.lerp(photos, covered, opacity)
+
+
+def paint(tone: Tensor, look: FamilyLook, rng: torch.Generator) -> Tensor:
+    """(N, 1, H, W) to (N, 3, H, W) in [0, 1]: what hides a photo, between two colours for each."""
+    n = len(tone)
     light = chance(n, look.share_light, rng)
-    bright = uniform(n, 0.75, 1.0, rng) * light + uniform(n, 0.0, 0.3, rng) * (1.0 - light)
+    bright, contrary = _level(light, rng), _level(1.0 - light, rng)
     other = torch.where(chance(n, 0.7, rng) > 0, bright * 0.85, uniform(n, 0.0, 1.0, rng))
-    colour_cast = uniform(n, 0.0, 0.35, rng) * chance(n, 0.4, rng)
-    is_pure = chance(n, 0.15, rng)  # white or black throughout
+    other = torch.where(chance(n, look.share_two_toned, rng) > 0, contrary, other)
+    is_pure = chance(n, look.share_pure, rng)
     bright, other = (torch.where(is_pure > 0, light, each) for each in (bright, other))
-    colour_cast = colour_cast * (1.0 - is_pure)
-    tint = 1.0 + (torch.rand(n, 3, 1, 1, generator=rng, device=rng.device) - 0.5) * colour_cast
-    paint = ((bright * tone + other * (1.0 - tone)) * tint).clamp(0, 1)
+    colour_cast = uniform(n, 0.0, look.colour_cast, rng) * chance(n, 0.4, rng) * (1.0 - is_pure)
+    cast = 1.0 + (torch.rand(n, 3, 1, 1, generator=rng, device=rng.device) - 0.5) * colour_cast
+    return ((bright * tone + other * (1.0 - tone)) * cast).clamp(0, 1)
+
+
+def _level(light: Tensor, rng: torch.Generator) -> Tensor:
+    """(N, 1, 1, 1): a grey for those that are light and for those that are dark."""
+    n = len(light)
+    return uniform(n, 0.75, 1.0, rng) * light + uniform(n, 0.0, 0.3, rng) * (1.0 - light)
+
+
+def tint(photos: Tensor, tone: Tensor, rng: torch.Generator) -> Tensor:
+    """The photo under a stain: darker and mostly brown where the tone is 0, bleached, mostly yellow, where it is 1."""
+    n = len(photos)
     brown = torch.cat([uniform(n, 0.6, 1.0, rng), uniform(n, 0.45, 0.9, rng), uniform(n, 0.2, 0.8, rng)], dim=1)
-    tinted = photos * torch.where(chance(n, 0.75, rng) > 0, brown, uniform(n, 0.4, 0.85, rng))
-    tinted = tinted + (1.0 - tinted) * 0.5 * tone * light  # bleached inside
-    is_multiplied = chance(n, look.share_multiplied, rng)
-    return torch.lerp(photos, torch.where(is_multiplied > 0, tinted, paint), opacity)
+    darker = photos * torch.where(chance(n, 0.75, rng) > 0, brown, uniform(n, 0.4, 0.85, rng))
+    yellow = torch.cat([uniform(n, 0.5, 1.0, rng), uniform(n, 0.4, 0.9, rng), uniform(n, 0.2, 0.8, rng)], dim=1)
+    glow = torch.where(chance(n, 0.6, rng) > 0, yellow, uniform(n, 0.4, 0.9, rng))
+    return torch.lerp(darker, photos + (1.0 - photos) * glow, tone)
 
 
-def warp_overlays(
-    overlays: Tensor, n: int, size: tuple[int, int], zoom: tuple[float, float], rng: torch.Generator
-) -> Tensor:
+def warp_overlays(overlays: Tensor, n: int, size: tuple[int, int], look: FamilyLook, rng: torch.Generator) -> Tensor:
     """Choose, rotate, flip, zoom and shift: (N, 2, H, W) float32 in [0, 1]."""
     device = rng.device
     chosen = torch.randint(len(overlays), (n,), generator=rng, device=device)
-    angle = uniform(n, 0.0, 2.0 * math.pi, rng).flatten()
-    extent = 1.0 / torch.exp(uniform(n, math.log(zoom[0]), math.log(zoom[1]), rng).flatten())
+    is_upright = chance(n, look.share_upright, rng).flatten()
+    turn = torch.rand(n, generator=rng, device=device) * 2.0 * math.pi
+    quarter = (turn * (2.0 / math.pi)).floor() * (math.pi / 2.0)
+    askew = torch.randn(n, generator=rng, device=device) * 0.02
+    angle = torch.where(is_upright > 0, quarter + askew, turn)
+    extent = 1.0 / torch.exp(uniform(n, math.log(look.zoom[0]), math.log(look.zoom[1]), rng).flatten())
     flip = 1.0 - 2.0 * chance(n, 0.5, rng).flatten()
-    # A crop that is smaller than an overlay looks at the part of it that has something to show more often than not
-    shift = (torch.rand(n, 2, generator=rng, device=device) - 0.5) * 2.0 * (1.1 - 0.6 * extent.clamp(max=1.0))[:, None]
+    shift = _shift(extent[:, None], is_upright[:, None], rng)
     cos, sin = torch.cos(angle) * extent, torch.sin(angle) * extent
     theta = torch.stack(
         [torch.stack([cos * flip, -sin, shift[:, 0]], dim=1), torch.stack([sin * flip, cos, shift[:, 1]], dim=1)], dim=1
     )
     grid = F.affine_grid(theta, [n, 2, *size], align_corners=False)
-    planes = overlays[chosen].float().div_(255.0)
-    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    planes = overlays[chosen].float()
+    beyond = "border" if look.goes_on else "zeros"
+    sampled = F.grid_sample(planes, grid, mode="bilinear", padding_mode=beyond, align_corners=False)
+    return sampled.div_(255.0)
+
+
+def _shift(extent: Tensor, is_upright: Tensor, rng: torch.Generator) -> Tensor:
+    """(N, 2): where on the overlay, which is 2 wide, the middle of the crop lies. extent, is_upright: (N, 1).
+
+    A crop that is smaller than an overlay looks at the part of it that has something to show more often than not. An
+    upright one stays on the overlay, half of them at an edge of it.
+    """
+    place = torch.rand(len(extent), 2, generator=rng, device=rng.device) * 2.0 - 1.0
+    anywhere = place * (1.1 - 0.6 * extent.clamp(max=1.0))
+    upright = (2.0 * place).clamp(-1.0, 1.0) * (1.02 - extent).clamp(min=0.03)
+    return torch.where(is_upright > 0, upright, anywhere)

@@ -34,6 +34,7 @@ from training.cases import (
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import make_pairs
 from training.denoising import make_noisy_cases, measure_denoising
+from training.drawing import FAMILIES, INNOCENT
 from training.evaluation import (
     Method,
     do_nothing,
@@ -48,7 +49,7 @@ from training.evaluation import (
 )
 from training.gallery import show_photos, write_gallery
 from training.metrics import LPIPS
-from training.overlays import FAMILIES, INNOCENT, OverlayBank, build_bank
+from training.overlays import OverlayBank, build_bank
 from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
 from training.parts import part_of
 from training.photos import CropConfig, PhotoSet, load_largest_photos, load_photos, read_photo, sample_crops

@@ -9,19 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restoration.generator import soften
-from training.damage import (
-    Pairs,
-    chance,
-    change_some,
-    defocus,
-    expose,
-    fade_out,
-    normal,
-    to_grey,
-    tone_down,
-    uniform,
-)
+from training.damage import Pairs, defocus, expose, fade_out, to_grey, tone_down
 from training.jpeg import MCU_PX, compress_jpeg, compress_jpeg_subsampled
+from training.randomness import chance, change_some, normal, uniform
 
 MOST_NOISE = 0.2
 """Standard deviation of the strongest grain and noise, 51 of 255 levels."""

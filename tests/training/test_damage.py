@@ -14,7 +14,6 @@ from training.damage import (
     LOOKS,
     VISIBLE,
     DamageConfig,
-    add_borders,
     add_captions,
     add_damage,
     add_layer,
@@ -25,7 +24,8 @@ from training.damage import (
     sharpen,
     warp_overlays,
 )
-from training.overlays import FAMILIES, build_bank
+from training.drawing import FAMILIES
+from training.overlays import build_bank
 
 ONE_LAYER = (0.0, 1.0)
 
@@ -90,7 +90,7 @@ def test_without_ageing_the_target_is_the_photo_itself(photos, bank):
 def test_what_no_overlay_covers_keeps_its_value(photos, full_bank):
     for family in FAMILIES:
         overlays = full_bank.overlays[family]
-        opacity = warp_overlays(overlays, len(photos), (64, 64), LOOKS[family].zoom, seeded(3))[:, :1]
+        opacity = warp_overlays(overlays, len(photos), (64, 64), LOOKS[family], seeded(3))[:, :1]
         damaged = add_layer(photos, overlays, LOOKS[family], seeded(3))
         uncovered = (opacity == 0).expand_as(photos)
         assert uncovered.any()
@@ -166,22 +166,12 @@ def test_sharpening_leaves_plain_areas_and_gives_edges_a_rim():
     assert (sharp[..., 8] > 0.6).all()
 
 
-def test_captions_and_borders_are_in_both_pictures_of_a_pair(photos, bank):
+def test_captions_borders_and_innocent_objects_are_in_both_pictures_of_a_pair(photos, bank):
     many = photos.repeat(20, 1, 1, 1)
     config = DamageConfig(num_layers_shares=(1.0,))
     pairs = make_pairs(many, bank, config, seeded(3))
     assert pairs.damaged.equal(pairs.clean)
     assert not pairs.mask.any()
-
-
-def test_a_border_is_plain_and_reaches_the_edge(photos):
-    many = photos.repeat(30, 1, 1, 1)
-    bordered = add_borders(many, seeded(1))
-    has_border = (bordered != many).flatten(1).any(dim=1)
-    assert 0.02 < has_border.float().mean() < 0.3
-    for picture in bordered[has_border]:
-        edges = (picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1])
-        assert any(float(edge.std(dim=1).max()) < 1e-5 for edge in edges)
 
 
 def test_captions_write_on_a_few_photos(photos, bank):

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from restoration.errors import DataError
-from training.overlays import DRAW, FAMILIES, FAMILY_OF_FOLDER, INNOCENT, build_bank, draw_overlay
+from training.drawing import DRAW, FAMILIES, INNOCENT, draw_overlay
+from training.overlays import FAMILY_OF_FOLDER, build_bank
 
 
 @pytest.fixture
@@ -45,6 +46,18 @@ def test_equal_seeds_give_equal_banks_others_do_not(overlay_folder):
     assert first.keys() == second.keys() == other.keys() == {*FAMILIES, INNOCENT}
     assert all(first[family].equal(second[family]) for family in first)
     assert not any(first[family].equal(other[family]) for family in first)
+
+
+def test_the_bank_is_the_same_whatever_the_number_of_workers(overlay_folder):
+    alone, shared = (small_bank("train", overlay_folder, num_workers=num) for num in (1, 3))
+    assert alone.keys() == shared.keys()
+    assert all(alone[family].equal(shared[family]) for family in alone)
+
+
+def test_a_larger_bank_begins_as_a_smaller_one():
+    """A stream for each overlay: more of them change none of the others."""
+    fewer, more = (small_bank("train", families=("creases",), num_per_family=num)["creases"] for num in (2, 4))
+    assert more[:2].equal(fewer)
 
 
 def test_a_family_alone_is_drawn_as_it_is_among_others():

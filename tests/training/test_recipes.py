@@ -6,7 +6,7 @@ import pytest
 
 from restoration.generator import Pix2PixConfig
 from training.discriminator import PatchGANConfig
-from training.overlays import FAMILIES
+from training.drawing import FAMILIES
 from training.recipes import RECIPES, detect_fill_recipe, pix2pix_recipe, scale_steps
 from training.trainer import build_generator_for, recipe_record
 
