@@ -72,11 +72,15 @@ def build_bank(
     paths = _choose_files(overlay_folder, split, held_out_share, families, num_per_family, seed)
     keys = {family: [seed, STREAM_OF[split], IN_BANK.index(family)] for family in families}
     orders = [(family, (*keys[family], 0, index)) for family in families for index in range(num_per_family)]
-    files = [(family, path, (*keys[family], 1, at)) for family in families for at, path in enumerate(paths[family])]
+    files = [
+        (family, path, side_px, np.random.default_rng((*keys[family], 1, index)))
+        for family in families
+        for index, path in enumerate(paths[family])
+    ]
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if len(orders) * side_px**2 > WORTH_WORKERS_PX else 1
     with ThreadPoolExecutor(num_workers) as pool:  # decoding and resizing run beside each other in threads, too
-        read = list(pool.map(lambda file: read_overlay(*file[:2], side_px, np.random.default_rng(file[2])), files))
+        read = list(pool.map(lambda file: read_overlay(*file), files))
     drawn = draw_in_processes(orders, side_px, num_workers) if num_workers > 1 else draw_overlays(orders, side_px)
     overlays = {}
     for family in families:

@@ -15,28 +15,30 @@ def draw_holes(side_px: int, rng: np.random.Generator) -> Planes:
     """Opaque, with a ragged outline and a rim of paper fibres (tone 1); behind it (tone 0) what the print lies on."""
     kind = rng.random()
     if kind < 0.35:
-        return _bare(_worn_edges(side_px, rng), rng.uniform(0.015, 0.12), rng)
+        return _bare(_worn_edges(side_px, rng), rng.uniform(0.015, 0.12), rng, torn=0.1)
     if kind < 0.5:
         depth = np.maximum.reduce([_lost_corner(side_px, rng) for _ in range(rng.integers(1, 3))])
-        return _bare(depth, rng.uniform(0.006, 0.035), rng)
+        return _bare(depth, rng.uniform(0.006, 0.035), rng, torn=0.6)
     if kind < 0.65:
-        return _bare(_torn_edge(side_px, rng), rng.uniform(0.006, 0.035), rng)
+        return _bare(_torn_edge(side_px, rng), rng.uniform(0.006, 0.035), rng, torn=0.6)
     if kind < 0.8:
-        return _bare(_torn_hole(side_px, rng), rng.uniform(0.002, 0.03), rng)
+        return _bare(_torn_hole(side_px, rng), rng.uniform(0.002, 0.03), rng, torn=0.6)
     if kind < 0.93:
-        return _bare(_flaked_patch(side_px, rng), rng.choice([0.01, 1.0], p=(0.2, 0.8)), rng)
-    return _bare(_pin_holes(side_px, rng), rng.uniform(0.001, 0.006), rng)
+        return _bare(_flaked_patch(side_px, rng), rng.choice([0.01, 1.0], p=(0.2, 0.8)), rng, torn=0.0)
+    return _bare(_pin_holes(side_px, rng), rng.uniform(0.001, 0.006), rng, torn=0.0)
 
 
-def _bare(depth: np.ndarray, rim_width: float, rng: np.random.Generator) -> Planes:
-    """Opacity and tone of what is missing. rim_width: how far in the paper's own white shows, relative to the side."""
+def _bare(depth: np.ndarray, rim_width: float, rng: np.random.Generator, *, torn: float) -> Planes:
+    """Opacity and tone of what is missing. rim_width: how far in the paper's own white shows, relative to the side;
+    torn: how much of its unevenness is fibres across the outline."""
     side_px = len(depth)
     softness = rng.uniform(0.6, 2.0) / side_px
     opacity = smooth_step(-softness, softness, depth)
     missing = (depth > 0).astype(np.uint8)
     outline = cv2.morphologyEx(missing, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     fibres = cv2.GaussianBlur(ray_noise(outline, rng), (0, 0), 0.7)
-    fibres = 0.5 * fibres + 0.25 * soft_noise(side_px, 0.008, rng) + 0.25 * soft_noise(side_px, 0.03, rng)
+    pulp = 0.6 * soft_noise(side_px, 0.008, rng) + 0.4 * soft_noise(side_px, 0.03, rng)
+    fibres = torn * fibres + (1.0 - torn) * pulp
     rim = smooth_step(1.0, 0.55, depth / (rim_width * (0.2 + 1.6 * fibres)))
     backing = rng.uniform(0.0, 0.3) * rough_noise(side_px, rng) + rng.uniform(0.0, 0.12) * fibres
     tone = np.maximum(rim * (0.75 + 0.25 * fibres), backing)

@@ -1,10 +1,12 @@
 import numpy as np
 
 from training.brushes import (
+    cell_noise,
     crack_path,
     distances_px,
     draw_scratch,
     draw_varying_path,
+    ray_noise,
     rough_noise,
     smooth_step,
     soft_noise,
@@ -67,3 +69,14 @@ def test_distances_are_of_the_picture_s_own_pixels():
     assert apart.shape == (40, 40)
     assert abs(float(apart[20, 30]) - 10.0) < 0.6
     assert distances_px(np.zeros_like(lines)).min() > 1000
+
+
+def test_fibres_run_across_an_outline_and_cells_are_flat():
+    rng = np.random.default_rng(0)
+    outline = np.zeros((64, 64), bool)
+    outline[:, 32] = True
+    rays = ray_noise(outline, rng)
+    assert np.ptp(rays, axis=1).max() == 0.0
+    assert rays[:, 0].std() > 0.2
+    assert not ray_noise(np.zeros_like(outline), rng).any()
+    assert len(np.unique(cell_noise(64, 30, rng))) <= 30

@@ -44,7 +44,7 @@ def test_holes_are_small_and_somewhere(draw, rng):
 
 def test_torn_paper_shows_its_white_along_the_outline_and_what_is_behind_further_in(rng):
     depth = np.linspace(-0.2, 0.5, 128, dtype=np.float32)[None].repeat(128, axis=0)
-    opacity, tone = _bare(depth, 0.05, rng)
+    opacity, tone = _bare(depth, 0.05, rng, torn=0.6)
     assert opacity[:, depth[0] < -0.03].max() == 0.0
     assert opacity[:, depth[0] > 0.03].min() == 1.0
     assert tone[:, (depth[0] > 0.0) & (depth[0] < 0.01)].mean() > 0.6
