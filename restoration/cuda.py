@@ -137,7 +137,7 @@ class _Batch:
         self._taken = _Pinned((num_tiles, height_px, width_px, num_channels))
 
     def record(self, stream: torch.cuda.Stream, others: Sequence[torch.cuda.CUDAGraph]) -> None:
-        """others: of this stream. One is replayed at a time, so that each may overwrite what the last has no more use for.
+        """others: of this stream. One is replayed at a time, so that each may overwrite what the last needs no more.
         Where it cannot be recorded, layers go on being launched one after the other."""
         graph = torch.cuda.CUDAGraph()
         pool = others[0].pool() if others else None
@@ -145,6 +145,8 @@ class _Batch:
             # "thread_local": other threads go on computing and allocating meanwhile
             with _CAPTURING, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 results = self._run()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             log.warning("%s cannot be recorded as a graph; it is slower without", self._network, exc_info=True)
         else:
