@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
@@ -44,9 +44,9 @@ from restoration.stores import FolderStore
 
 TILE_PX = 256
 NUM_TIMED = 15
-CALL_SECONDS = 0.6
-BATCH_SIZES = (8, 16, 32, 64)
+CALL_SECONDS = 0.3
 SERVED_BATCH_SIZE = 32
+BATCH_SIZES = (SERVED_BATCH_SIZE, 8, 64, 16)
 CONCURRENCIES = (8, 16)
 MIXED_PX = ((256, 256), (512, 512), (512, 768), (816, 1225))
 MIB = 2**20
@@ -65,12 +65,13 @@ class Report:
 
     path: Path
     parts: dict[str, list[Row]] = field(default_factory=dict)
+    _last: str = ""
 
     def add(self, part: str, /, **row: object) -> None:
-        rows = self.parts.setdefault(part, [])
-        if not rows:
+        if part != self._last:
             print(f"\n{part}\n\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
-        rows.append(row)
+        self._last = part
+        self.parts.setdefault(part, []).append(row)
         print(f"| {' | '.join(f'{each:.4g}' if isinstance(each, float) else str(each) for each in row.values())} |")
         self.path.write_text(json.dumps(self.parts, indent=1), encoding="utf-8")
 
@@ -176,7 +177,7 @@ def measure_networks(report: Report, device: torch.device, batch_sizes: Sequence
                     continue
                 report.add("networks", stage=stage, how=how, batch=size, ms_a_tile=spent_ms)
     generator = prepared_network(device, "float32")
-    size = batch_sizes[-1] if not is_gpu else SERVED_BATCH_SIZE
+    size = batch_sizes[0]
     for stage in ("detect", "fill"):
         inputs = random_inputs(size, generator.num_context_planes)[stage]
         spent_ms = network_ms(stage_of(generator, stage), inputs, device, "float32", as_graph=is_gpu) / size
@@ -259,11 +260,21 @@ def measure_calls(report: Report, device: torch.device, batch_sizes: Sequence[in
 # --- photos -----------------------------------------------------------------------------------------------------------
 
 
+@cache
+def newest_restorer(device: torch.device) -> Restorer:
+    return Restorer.load_newest(FolderStore(STORE), device=str(device))[0]
+
+
+@cache
+def make_scan(megapixels: float) -> bytes:
+    return make_photo(1, *sides_px(megapixels))
+
+
 def measure_photos(report: Report, device: torch.device, megapixels: Sequence[float]) -> None:
     """Without decoding and encoding. The last gives the memory."""
-    restorer = Restorer.load_newest(FolderStore(STORE), device=str(device))[0]
+    restorer = newest_restorer(device)
     for each in megapixels:
-        photo = decode_photo(make_photo(1, *sides_px(each)))
+        photo = decode_photo(make_scan(each))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         started_seconds = time.perf_counter()
@@ -281,10 +292,10 @@ def measure_photos(report: Report, device: torch.device, megapixels: Sequence[fl
 
 
 def measure_served(report: Report, device: torch.device, num_photos: int, scan_megapixels: float) -> None:
-    restorer = Restorer.load_newest(FolderStore(STORE), device=str(device))[0]
+    restorer = newest_restorer(device)
     of_one_size = [make_photo(index, *SMALL_PX) for index in range(1, 9)]
     mixed = [make_photo(index, *MIXED_PX[index % len(MIXED_PX)]) for index in range(1, 9)]
-    scan = make_photo(1, *sides_px(scan_megapixels))
+    scan = make_scan(scan_megapixels)
     with running_service(device=str(device), max_queued_requests=256) as (address, _):
         for size, photos in {"512 x 512": of_one_size, "mixed": mixed}.items():
             send_all(restore, address, photos, 8)
@@ -319,7 +330,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=600.0, help="for all parts; each has a share of it")
     arguments.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 100], help="the last is the scan")
     arguments.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES)
-    arguments.add_argument("--photos", type=int, default=48, help="sent for each figure of the service's")
+    arguments.add_argument("--photos", type=int, default=32, help="sent for each figure of the service's")
     arguments.add_argument("--out", type=Path, default=Path("runs/cuda"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -329,9 +340,9 @@ def main() -> None:
     parts: dict[str, tuple[float, Callable[[], None]]] = {
         "networks": (0.2, lambda: measure_networks(report, device, asked.batch_sizes)),
         "calls": (0.25, lambda: measure_calls(report, device, asked.batch_sizes)),
-        "served": (0.4, lambda: measure_served(report, device, asked.photos, asked.megapixels[-1])),
+        "served": (0.45, lambda: measure_served(report, device, asked.photos, asked.megapixels[-1])),
         "photos": (0.4, lambda: measure_photos(report, device, asked.megapixels)),
-        "compiled": (0.4, lambda: measure_compiled(report, device, asked.batch_sizes[-1])),
+        "compiled": (0.4, lambda: measure_compiled(report, device, asked.batch_sizes[0])),
     }
     give_up_at = time.monotonic() + asked.seconds
     for part, (share, measure) in parts.items():

@@ -129,7 +129,8 @@ class _Batch:
         self._network = network
         self._inputs = [torch.zeros(shape, device=device) for shape in shapes]
         self._given = [_Pinned(shape) for shape in shapes]
-        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # "blocking": the processor has photos to cut and to blend, and does not look all the time whether it is done
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._results: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         num_tiles, num_channels, height_px, width_px = self._run().shape
@@ -145,10 +146,11 @@ class _Batch:
             # "thread_local": other threads go on computing and allocating meanwhile
             with _CAPTURING, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
                 results = self._run()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            log.warning("%s cannot be recorded as a graph; it is slower without", self._network, exc_info=True)
+        except RuntimeError as error:
+            if torch.OutOfMemoryError in (type(error), type(error.__context__)):
+                raise torch.OutOfMemoryError(str(error)) from error
+            name = getattr(self._network, "__name__", "a network")
+            log.warning("%s cannot be recorded as a graph; it is slower without", name, exc_info=True)
         else:
             self.graph, self._results = graph, results
 
