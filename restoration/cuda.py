@@ -96,6 +96,7 @@ class _Stream:
         self._device = device
         self._uses_graphs = uses_graphs
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pinned = _PinnedMemory()
         self._batch_size = 0
         self._batches: dict[tuple[Network, tuple[torch.Size, ...]], _Batch] = {}
         """By what computes them and by the shapes of a tile, of its mask, of its context."""
@@ -112,10 +113,11 @@ class _Stream:
 
     def clear(self) -> None:
         self._batches.clear()
+        self._pinned = _PinnedMemory()
 
     def _prepare(self, network: Network, shapes: Sequence[torch.Size]) -> "_Batch":
         self._stream.wait_stream(torch.cuda.default_stream(self._device))  # on which weights were made ready
-        batch = _Batch(network, [(self._batch_size, *shape) for shape in shapes], self._device)
+        batch = _Batch(network, [(self._batch_size, *shape) for shape in shapes], self._device, self._pinned)
         if self._uses_graphs:
             batch.record(self._stream, [other.graph for other in self._batches.values() if other.graph])
         return batch
@@ -124,18 +126,19 @@ class _Stream:
 class _Batch:
     """What one network makes of inputs of one shape."""
 
-    def __init__(self, network: Network, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
+    def __init__(
+        self, network: Network, shapes: Sequence[tuple[int, ...]], device: torch.device, pinned: "_PinnedMemory"
+    ) -> None:
         """Computes once, so that kernels are loaded and their algorithms chosen. Raises torch.OutOfMemoryError."""
         self._network = network
         self._inputs = [torch.zeros(shape, device=device) for shape in shapes]
-        self._given = [_Pinned(shape) for shape in shapes]
+        self._pinned = pinned
         # "blocking": the processor has photos to cut and to blend, and does not look all the time whether it is done
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._results: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
-        num_tiles, num_channels, height_px, width_px = self._run().shape
-        # In the order that tiles are blended in: samples of a pixel side by side
-        self._taken = _Pinned((num_tiles, height_px, width_px, num_channels))
+        for use, shape in enumerate((self._run().shape, *shapes)):
+            pinned.view(use, shape)  # so that it need not grow
 
     def record(self, stream: torch.cuda.Stream, others: Sequence[torch.cuda.CUDAGraph]) -> None:
         """others: of this stream. One is replayed at a time, so that each may overwrite what the last needs no more.
@@ -157,11 +160,12 @@ class _Batch:
     def compute(self, inputs: Sequence[Tensor]) -> Tensor:
         """On the stream that it was recorded on. Waits for the results, and lets other threads go on meanwhile."""
         num_tiles = len(inputs[0])
-        for tiles, given, on_device in zip(inputs, self._given, self._inputs, strict=True):
-            staged = given.tensor[:num_tiles].copy_(tiles)
+        for use, (tiles, on_device) in enumerate(zip(inputs, self._inputs, strict=True), 1):
+            staged = self._pinned.view(use, tiles.shape).copy_(tiles)
             on_device[:num_tiles].copy_(staged, non_blocking=True)
+        # In the order that tiles are blended in: samples of a pixel side by side
         results = self._results_of_inputs()[:num_tiles].permute(0, 2, 3, 1)
-        taken = self._taken.tensor[:num_tiles].copy_(results, non_blocking=True)
+        taken = self._pinned.view(0, results.shape).copy_(results, non_blocking=True)
         self._done.record()
         self._done.synchronize()
         return taken.clone().permute(0, 3, 1, 2)
@@ -178,18 +182,32 @@ class _Batch:
         return self._network(*tiles).float().contiguous(memory_format=torch.channels_last)
 
 
-class _Pinned:
-    """Host memory that the device copies from and to by itself: float32, zeroed.
+class _PinnedMemory:
+    """Host memory that the device copies from and to by itself, for what a stream's batches use one after the other.
 
     Not of torch's own pool, which calls the device whenever a tensor is freed, and ends the process if that fails: a
     service whose device is lost is to say so.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        num_bytes = 4 * math.prod(shape)
+    def __init__(self) -> None:
+        self._buffers: dict[int, _PinnedBuffer] = {}
+
+    def view(self, use: int, shape: Sequence[int]) -> Tensor:
+        """float32. use: 0 for results, 1 and on for inputs; what was there before is overwritten."""
+        num_samples = math.prod(shape)
+        if use not in self._buffers or len(self._buffers[use].samples) < num_samples:
+            self._buffers[use] = _PinnedBuffer(num_samples)
+        return self._buffers[use].samples[:num_samples].view(*shape)
+
+
+class _PinnedBuffer:
+    """samples: (num_samples,) float32."""
+
+    def __init__(self, num_samples: int) -> None:
+        num_bytes = 4 * num_samples
         memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # pages of its own
-        self.tensor = torch.frombuffer(memory, dtype=torch.float32).view(shape)
-        address = self.tensor.data_ptr()
+        self.samples = torch.frombuffer(memory, dtype=torch.float32)
+        address = self.samples.data_ptr()
         driver = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         if error := int(driver.cudaHostRegister(address, num_bytes, PORTABLE)):
             log.warning("%d bytes cannot be pinned (CUDA error %d); copies wait for the device", num_bytes, error)
