@@ -103,7 +103,7 @@ def random_inputs(num_tiles: int, num_planes: int) -> dict[str, tuple[Tensor, ..
 
 def stage_of(generator: Generator | DeviceGenerator, stage: str) -> Network:
     """Whatever looks again at a suspect tile."""
-    looks_again = "verify" if getattr(generator, "has_verifier", False) else "detect"
+    looks_again = "verify" if generator.has_verifier else "detect"
     network: Network = getattr(generator, looks_again if stage == "second look" else stage)
     return network
 

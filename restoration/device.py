@@ -167,10 +167,12 @@ class DeviceGenerator:
             return
         tiles, mask = torch.zeros(1, 3, tile_px, tile_px), torch.zeros(1, 1, tile_px, tile_px)
         context = torch.zeros(1, self.num_context_planes, tile_px // 2, tile_px // 2)
+        looks = [self.detect, self.verify] if self.has_verifier else [self.detect]
         for _ in range(cuda.NUM_AT_ONCE):
-            self.detect(tiles)
-            if self.num_context_planes:
-                self.detect(tiles, context)
+            for look in looks:
+                look(tiles)
+                if self.num_context_planes:
+                    look(tiles, context)
             self.fill(tiles, mask, mask.expand(1, len(self.conditions), -1, -1) if self.conditions else None)
             if self.has_denoiser:
                 self.denoise(tiles)

@@ -72,6 +72,9 @@ STAGES: dict[str, Stage] = {
     "detect, told of a smaller copy": lambda generator, some: generator.detect(
         TILES[some], context_of(generator)[some]
     ),
+    "second look": lambda generator, some: (generator.verify if generator.has_verifier else generator.detect)(
+        TILES[some], context_of(generator)[some]
+    ),
     "fill": lambda generator, some: generator.fill(TILES[some], MASK[some], MASK[some]),
     "denoise": lambda generator, some: generator.denoise(TILES[some]),
 }
@@ -127,7 +130,7 @@ def test_graphs_give_the_bits_that_launches_give(precision: Precision) -> None:
             assert torch.equal(stage(recorded, ALL), stage(launched, ALL))
 
 
-@pytest.mark.parametrize("name", ["detect", "detect, told of a smaller copy", "fill"])
+@pytest.mark.parametrize("name", ["detect", "detect, told of a smaller copy", "second look", "fill"])
 def test_networks_can_be_recorded(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         STAGES[name](generator_of(CUDA, "bfloat16"), ALL)
