@@ -2,7 +2,7 @@
 
 A layer of a small network is computed sooner than a processor launches the next one. So what the device does for a
 batch is recorded once, as a graph, and launched as a whole
-([why](../docs/decisions/0041-graphs-of-one-shape-on-a-gpu.md)). Two batches are under way at a time, each on a stream
+([why](../docs/decisions/0042-graphs-of-one-shape-on-a-gpu.md)). Two batches are under way at a time, each on a stream
 of its own: one is copied while the other is computed.
 """
 

@@ -3,7 +3,7 @@
     photo threads ── detect, verify, fill, denoise ──► calls ── the next batch ──► device threads ──► answers
 
 A GPU has two, so that one batch is copied while the other is computed
-([why](../docs/decisions/0041-graphs-of-one-shape-on-a-gpu.md)); a CPU one for each core, each of which computes on its
+([why](../docs/decisions/0042-graphs-of-one-shape-on-a-gpu.md)); a CPU one for each core, each of which computes on its
 own ([why](../docs/decisions/0040-a-device-thread-for-each-core.md)), and what waits is shared out between those that
 are idle.
 
