@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -167,15 +168,17 @@ class DeviceGenerator:
             return
         tiles, mask = torch.zeros(1, 3, tile_px, tile_px), torch.zeros(1, 1, tile_px, tile_px)
         context = torch.zeros(1, self.num_context_planes, tile_px // 2, tile_px // 2)
-        looks = [self.detect, self.verify] if self.has_verifier else [self.detect]
-        for _ in range(cuda.NUM_AT_ONCE):
-            for look in looks:
-                look(tiles)
-                if self.num_context_planes:
-                    look(tiles, context)
-            self.fill(tiles, mask, mask.expand(1, len(self.conditions), -1, -1) if self.conditions else None)
-            if self.has_denoiser:
-                self.denoise(tiles)
+        conditions = mask.expand(1, len(self.conditions), -1, -1) if self.conditions else None
+        asked = [partial(self.detect, tiles), partial(self.fill, tiles, mask, conditions)]
+        if self.num_context_planes:
+            asked.append(partial(self.detect, tiles, context))
+        if self.has_verifier:
+            asked += [partial(self.verify, tiles), partial(self.verify, tiles, context)]
+        if self.has_denoiser:
+            asked.append(partial(self.denoise, tiles))
+        for ask in asked:
+            for _ in range(cuda.NUM_AT_ONCE):  # on each stream in its turn
+                ask()
 
     def use_full_batches(self) -> None:
         """To be called when there may be more memory than when a batch was halved."""

@@ -16,6 +16,7 @@ import torch
 from skimage import data
 from torch import Tensor
 
+from restoration.cuda import NUM_AT_ONCE
 from restoration.device import DeviceGenerator, Precision
 from restoration.photo import decode_photo
 from restoration.release import list_releases, load_generator, read_release
@@ -141,8 +142,8 @@ def test_nothing_is_left_to_be_recorded_once_a_release_is_loaded(
     restorer: Restorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restoration.cuda._Batch", None)
-    for _ in range(2):
-        for stage in STAGES.values():
+    for stage in STAGES.values():
+        for _ in range(NUM_AT_ONCE):
             stage(restorer.generator, ALL)
 
 
