@@ -40,13 +40,13 @@ class OnThisDevice:
         release: str | None = None,
         device: str = "auto",
         precision: PrecisionChoice = "auto",
-        batch_size: int = 8,
+        batch_size: int = 0,
         num_at_once: int = 4,
         max_decoded_pixels: int = 240_000_000,
     ) -> None:
         """store: a folder, or an fsspec URL, of which verified copies are kept in `COPIES`; release: None for the
-        newest that works. max_decoded_pixels: in photos that are in the works together, up to 30 bytes each, 45 where
-        channels have 16 bits; a larger photo has them all to itself.
+        newest that works. batch_size: of tiles; 0 for the device's own. max_decoded_pixels: in photos that are in the
+        works together, up to 30 bytes each, 45 where channels have 16 bits; a larger photo has them all to itself.
 
         Raises CollectionError if no release can be loaded, or if it cannot denoise and should.
         """

@@ -123,12 +123,14 @@ def scan(client: httpx.Client, address: str, pid: int, megapixels: float, photo:
     return Scanned(megapixels, seconds, count_tiles(client, address) - num_before, memory.peak_mib)
 
 
-def beside_a_scan(address: str, photos: Sequence[bytes], large: bytes) -> tuple[Load, bool]:
+def beside_a_scan(
+    address: str, photos: Sequence[bytes], large: bytes, decode_seconds: float = DECODE_SECONDS
+) -> tuple[Load, bool]:
     """And whether the scan was in the works all the time, without which the figures mean nothing. Nobody waits for it
     afterwards."""
     with socket.create_connection(("127.0.0.1", httpx.URL(address).port or 80)) as scanning:
         scanning.sendall(request_head(len(large)) + large)
-        time.sleep(DECODE_SECONDS)
+        time.sleep(decode_seconds)
         load = send_all(restore, address, photos, 1)
         answered, _, _ = select.select([scanning], [], [], 0.0)
     return load, not answered

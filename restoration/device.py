@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
+from restoration import cuda
 from restoration.errors import InvalidOption
 from restoration.freed_memory import keep_freed_memory
 from restoration.generator import Generator
@@ -15,6 +17,8 @@ Precision = Literal["bfloat16", "float32"]
 PrecisionChoice = Literal["auto", "bfloat16", "float32"]
 
 DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+CPU_BATCH_SIZE = 8
 
 _HALVING = threading.Lock()
 """Of all generators: one of its own could not be sent to another process."""
@@ -117,19 +121,23 @@ class DeviceGenerator:
 
     Takes and returns CPU tensors. It takes the generator over: its convolutions are cast in place. A tile's result
     must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at another
-    batch size. On CUDA every batch is therefore padded to `batch_size`; on a CPU, to the next power of two: batches of
-    1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
+    batch size. On CUDA every batch therefore has `batch_size` tiles (`restoration/cuda.py`); on a CPU it is padded to
+    the next power of two: batches of 1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
 
     When the device's memory does not hold a batch, `batch_size` is halved, and the batch tried again: on CUDA a tile's
     result may then differ in its last bits from what it was before. Batches stay so until `use_full_batches`.
     """
 
-    calls_at_once = 1
-    """All of the device's threads compute one."""
-
     def __init__(
-        self, generator: Generator, device: torch.device, precision: Precision, *, batch_size: int = 8
+        self,
+        generator: Generator,
+        device: torch.device,
+        precision: Precision,
+        *,
+        batch_size: int = CPU_BATCH_SIZE,
+        uses_graphs: bool = True,
     ) -> None:
+        """uses_graphs: on CUDA, whether batches are recorded once and replayed."""
         if batch_size < 1:
             raise InvalidOption(f"batch_size is {batch_size}, expected at least 1")
         self.device = device
@@ -139,8 +147,13 @@ class DeviceGenerator:
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         self._generator = _prepare(generator, device, precision)
-        if device.type == "cpu":
-            keep_freed_memory()
+        self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
+        keep_freed_memory()
+
+    @property
+    def calls_at_once(self) -> int:
+        """See `TileGenerator.calls_at_once`. All threads of a CPU compute one."""
+        return cuda.NUM_AT_ONCE if self._cuda else 1
 
     @property
     def arithmetic(self) -> str:
@@ -148,6 +161,24 @@ class DeviceGenerator:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)} {self.precision}, batches of {self.batch_size}"
         return f"{self.device.type} {self.precision}"
+
+    def warm_up(self, tile_px: int) -> None:
+        """Compute all that a photo may ask for, so that none waits for a GPU's kernels and graphs to be made."""
+        if self._cuda is None:
+            return
+        tiles, mask = torch.zeros(1, 3, tile_px, tile_px), torch.zeros(1, 1, tile_px, tile_px)
+        context = torch.zeros(1, self.num_context_planes, tile_px // 2, tile_px // 2)
+        conditions = mask.expand(1, len(self.conditions), -1, -1) if self.conditions else None
+        asked = [partial(self.detect, tiles), partial(self.fill, tiles, mask, conditions)]
+        if self.num_context_planes:
+            asked.append(partial(self.detect, tiles, context))
+        if self.has_verifier:
+            asked += [partial(self.verify, tiles), partial(self.verify, tiles, context)]
+        if self.has_denoiser:
+            asked.append(partial(self.denoise, tiles))
+        for ask in asked:
+            for _ in range(cuda.NUM_AT_ONCE):  # on each stream in its turn
+                ask()
 
     def use_full_batches(self) -> None:
         """To be called when there may be more memory than when a batch was halved."""
@@ -202,7 +233,7 @@ class DeviceGenerator:
             batch_size = self.batch_size
             batches = zip(*(torch.split(tiles, batch_size) for tiles in inputs), strict=True)
             try:
-                results = [self._compute_batch(network, *batch) for batch in batches]
+                results = [self._compute_batch(network, batch_size, batch) for batch in batches]
                 return torch.cat(results) if len(results) > 1 else results[0]
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -215,20 +246,21 @@ class DeviceGenerator:
             if batch_size < self.batch_size:
                 self.batch_size = batch_size
                 self.num_size_changes += 1
+        if self._cuda:
+            self._cuda.clear()
 
-    def _compute_batch(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        num_tiles = len(inputs[0])
-        padded = [self._to_device(_pad_batch(tiles, self._padded_size(num_tiles))) for tiles in inputs]
+    def _compute_batch(self, network: Callable[..., Tensor], batch_size: int, inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            results = network(*padded)
-        return results[:num_tiles].float().cpu()
+            if self._cuda:
+                return self._cuda.compute(network, batch_size, inputs)
+            num_tiles = len(inputs[0])
+            padded = [self._laid_out(_pad_batch(tiles, self._padded_size(num_tiles))) for tiles in inputs]
+            return network(*padded)[:num_tiles].float()
 
-    def _to_device(self, tiles: Tensor) -> Tensor:
-        return tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+    def _laid_out(self, tiles: Tensor) -> Tensor:
+        return tiles.contiguous(memory_format=torch.channels_last)
 
     def _padded_size(self, num_tiles: int) -> int:
-        if self.device.type == "cuda":
-            return self.batch_size
         smallest = 1 if self.precision == "bfloat16" else 2
         return max(smallest, 1 << (num_tiles - 1).bit_length())
 
@@ -246,6 +278,11 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidOption(f"device {name} is not here ({torch.cuda.device_count()} CUDA devices); use auto or cpu")
     return device
+
+
+def choose_batch_size(device: torch.device) -> int:
+    """Tiles in a batch unless somebody says otherwise: a GPU is not filled by as few as a CPU."""
+    return cuda.BATCH_SIZE if device.type == "cuda" else CPU_BATCH_SIZE
 
 
 def choose_precision(device: torch.device, precision: PrecisionChoice = "auto") -> Precision:

@@ -17,7 +17,7 @@ LARGE_PIXELS = 4_000_000
 
 
 def keep_freed_memory() -> None:
-    """To be called where batches are computed on this processor: activations of a batch take the memory of the last.
+    """To be called where batches are computed: activations of a batch, or what a GPU gave, take the memory of the last.
 
     By default memory of several MB goes back to the system as soon as it is freed, and is mapped, zeroed and paged in
     anew: some ten thousand page faults a batch, for which threads wait for each other. And what one thread has freed

@@ -24,6 +24,7 @@ from restoration.device import (
     Precision,
     PrecisionChoice,
     TileGenerator,
+    choose_batch_size,
     choose_device,
     choose_precision,
 )
@@ -31,7 +32,7 @@ from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, Releas
 from restoration.freed_memory import give_back_freed_memory
 from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
-from restoration.passes import Pass, ResizePass, TilePass
+from restoration.passes import TILE_PX, Pass, ResizePass, TilePass
 from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
 from restoration.photo_colours import LUMA, bands_of
 from restoration.pyramid import PyramidPass
@@ -263,7 +264,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 class LoadSettings(TypedDict, total=False):
-    """Where a release is loaded, and how it runs there."""
+    """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own."""
 
     device: str
     precision: PrecisionChoice
@@ -286,9 +287,9 @@ class Restorer:
         """
         device = choose_device(settings.get("device", "auto"))
         precision = choose_precision(device, settings.get("precision", "auto"))
-        generator = DeviceGenerator(
-            load_generator(release), device, precision, batch_size=settings.get("batch_size", 8)
-        )
+        batch_size = settings.get("batch_size") or choose_batch_size(device)
+        generator = DeviceGenerator(load_generator(release), device, precision, batch_size=batch_size)
+        generator.warm_up(TILE_PX)
         check_golden(release, read_golden(release), generator)
         return cls(release, generator)
 

@@ -2,9 +2,10 @@
 
     photo threads ── detect, verify, fill, denoise ──► calls ── the next batch ──► device threads ──► answers
 
-A GPU has one, a CPU one for each core, each of which computes on its own
-([why](../docs/decisions/0040-a-device-thread-for-each-core.md)). What waits is shared out between the threads that are
-idle.
+A GPU has two, so that one batch is copied while the other is computed
+([why](../docs/decisions/0042-graphs-of-one-shape-on-a-gpu.md)); a CPU one for each core, each of which computes on its
+own ([why](../docs/decisions/0040-a-device-thread-for-each-core.md)), and what waits is shared out between those that
+are idle.
 
 Whose tiles come next: those of the photo with the least left to do, so that a small photo overtakes a large scan; every
 few batches, those that have waited longest, so that the scan gets on. A batch takes tiles of one stage and one release,
@@ -132,9 +133,11 @@ class _Part:
 class TileBatcher:
     """Runs every generator's `detect`, `verify`, `fill` and `denoise` in threads of its own, in batches."""
 
-    def __init__(self, metrics: Metrics, num_threads: int = 1) -> None:
-        """num_threads: how many batches are computed at once."""
+    def __init__(self, metrics: Metrics, num_threads: int = 1, *, shares_out: bool = True) -> None:
+        """num_threads: how many batches are computed at once. shares_out: whether each takes a part of what waits; a
+        GPU takes as long for a batch however few tiles are in it."""
         self.num_threads = num_threads
+        self._shares_out = shares_out and num_threads > 1
         self._metrics = metrics
         self._calls: list[_Call] = []
         self._changed = threading.Condition()
@@ -262,10 +265,12 @@ class TileBatcher:
 
     def _most_tiles(self, generator: TileGenerator) -> int:
         """In one batch. Of several threads each takes half: activations of two halves take less memory than a whole."""
-        return generator.batch_size if self.num_threads == 1 else max(1, generator.batch_size // 2)
+        return max(1, generator.batch_size // 2) if self._shares_out else generator.batch_size
 
     def _share(self, num_tiles: int, most: int) -> int:
         """How many of the tiles that wait this thread takes: idle ones get theirs, in batches of a power of two."""
+        if not self._shares_out:
+            return min(most, num_tiles)
         num_each = -(-num_tiles // (1 + self._num_idle))
         return min(most, 1 << (num_each - 1).bit_length())
 

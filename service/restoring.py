@@ -26,6 +26,7 @@ import structlog
 import torch
 from starlette.requests import ClientDisconnect
 
+from restoration import cuda
 from restoration.device import choose_device
 from restoration.errors import InvalidOption, PhotoError
 from restoration.freed_memory import keep_freed_memory
@@ -46,7 +47,8 @@ MOST_SMALL, NUM_LARGE = 8, 4
 """Photos in the works at a time, by lane, unless the settings say otherwise."""
 SWITCH_SECONDS = 0.0001
 """After so long a thread that computes in Python lets others go on who need the interpreter for a moment, between two
-layers of a network. By default it is 5 ms, for which a core may stand still: a sixth fewer photos a second on two."""
+layers of a network or to launch the next batch. By default it is 5 ms, for which a core or a GPU may stand still: a
+sixth fewer photos a second on two cores."""
 MOST_RETRY_SECONDS = 600
 MASK_THRESHOLD = 128
 """A mask's pixel counts when any of its colours is at least this bright."""
@@ -132,7 +134,7 @@ class Lane:
 
 def count_device_threads(settings: Settings) -> int:
     if choose_device(settings.device).type == "cuda":
-        return 1
+        return cuda.NUM_AT_ONCE
     return settings.device_threads or torch.get_num_threads()
 
 
@@ -149,10 +151,11 @@ class RestoreQueue:
     """Takes uploads, gives answers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        if choose_device(settings.device).type == "cpu":
-            keep_freed_memory()  # before there are threads
-            sys.setswitchinterval(SWITCH_SECONDS)
-        self.batcher = TileBatcher(metrics, count_device_threads(settings))
+        keep_freed_memory()  # before there are threads
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self.batcher = TileBatcher(
+            metrics, count_device_threads(settings), shares_out=choose_device(settings.device).type == "cpu"
+        )
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         codec = partial(Codec.open, settings, metrics)
         num_small = count_small(settings)

@@ -69,13 +69,15 @@ class Settings(BaseSettings):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="what the generator calculates in"
     )
-    batch_size: int = Field(default=8, ge=1, le=1024, description="tiles in a batch")
+    batch_size: int = Field(
+        default=0, ge=0, le=1024, description="tiles in a batch; 0: 8 on a CPU, 32 on a GPU, whose batches are all full"
+    )
     device_threads: int = Field(
         default=0,
         ge=0,
         le=256,
         description="batches that a CPU computes at once, a thread for each; 0: one for each core, or "
-        "`OMP_NUM_THREADS`. A GPU has one",
+        "`OMP_NUM_THREADS`. A GPU has two: one batch is copied while the other is computed",
     )
     small_photos: int = Field(
         default=0,

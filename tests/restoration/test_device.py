@@ -4,9 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from restoration.device import DeviceGenerator, choose_device, choose_precision
+from restoration.device import DeviceGenerator, choose_batch_size, choose_device, choose_precision
 from restoration.errors import InvalidOption
 from restoration.generator import DetectFill, build_generator
+from restoration.release import Release
+from restoration.restorer import Restorer
 
 from .small_generator import make_generator
 
@@ -146,6 +148,12 @@ def test_a_device_that_is_not_here_is_refused(name):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(InvalidOption, match="float16"):
         choose_precision(CPU, "float16")
+
+
+def test_a_gpu_has_larger_batches_unless_told_otherwise(release: Release):
+    assert choose_batch_size(torch.device("cuda")) > choose_batch_size(CPU) == 8
+    for asked, had in ((0, 8), (3, 3)):
+        assert Restorer.load(release, device="cpu", batch_size=asked).generator.batch_size == had
 
 
 def test_an_empty_batch_size_is_refused():

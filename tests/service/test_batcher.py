@@ -328,6 +328,18 @@ def test_idle_threads_share_a_call_and_its_answer_is_in_order_whoever_is_done_fi
     assert answer.result()[:, 0, 0, 0].tolist() == [2.0 * value for value in range(8)]
 
 
+def test_threads_of_a_gpu_take_whole_batches(threads: ThreadPoolExecutor) -> None:
+    batcher, generator = TileBatcher(Metrics(), num_threads=2, shares_out=False), ByFirstTile(0, 16)
+    answer = threads.submit(SharedGenerator(batcher, generator, job(20)).detect, tiles(*range(20)))
+    while len(generator.batches) < 2:
+        threading.Event().wait(0.001)
+    assert sorted(generator.batches) == [[*range(16)], [*range(16, 20)]]
+    for gate in generator.gates.values():
+        gate.set()
+    assert answer.result()[:, 0, 0, 0].tolist() == [2.0 * value for value in range(20)]
+    batcher.close()
+
+
 def test_a_call_of_which_one_batch_fails_fails_at_once_and_the_other_batch_harms_nobody(
     pair: TileBatcher, threads: ThreadPoolExecutor
 ) -> None:
