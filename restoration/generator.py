@@ -284,21 +284,31 @@ class Denoiser(UNet):
     1994), learnt. What no share can mend, such as the edges of JPEG's blocks, it adds.
     """
 
+    to_luma_chroma: Tensor
+    from_luma_chroma: Tensor
+    mid_grey: Tensor
+
     def __init__(self, channels: tuple[int, ...], dilations: tuple[int, ...], num_bands: int) -> None:
         super().__init__(3 + 3 * num_bands, 3 + 3 * num_bands, channels, dilations)
         self.num_bands = num_bands
+        # Buffers: made when they are needed, they would have to be waited for on a GPU, and no graph could be recorded
+        to_luma_chroma = torch.tensor(TO_LUMA_CHROMA)
+        self.register_buffer("to_luma_chroma", to_luma_chroma, persistent=False)
+        self.register_buffer("from_luma_chroma", torch.linalg.inv(to_luma_chroma), persistent=False)
+        self.register_buffer("mid_grey", torch.tensor([0.5, 0.0, 0.0]).view(1, 3, 1, 1), persistent=False)
         self.radius_px += (1 << num_bands) - 1
         _check_denoiser_radius(self.radius_px)
         nn.init.zeros_(self.head.weight)
         self.head.bias = nn.Parameter(torch.tensor([0.0] * 3 + [LITTLE_NOISE] * 3 * num_bands).repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        bands, rest = split_bands(_to_luma_chroma(x), self.num_bands)
+        in_luma_chroma = _mix_channels(self.to_luma_chroma, x) - self.mid_grey  # luma in [-0.5, 0.5], as the others
+        bands, rest = split_bands(in_luma_chroma, self.num_bands)
         planes = torch.cat([*(BAND_GAIN * band for band in bands), rest], dim=1)
         answer = super().forward(planes).float()
         added, *shares = torch.split(answer, 3, dim=1)
         noise = sum((torch.sigmoid(share) * band for share, band in zip(shares, bands, strict=True)), -added)
-        return -_from_luma_chroma(noise)
+        return -_mix_channels(self.from_luma_chroma, noise)
 
 
 class OutrightDenoiser(UNet):
@@ -338,17 +348,6 @@ def _soften_by_binomial(planes: Tensor, spacing_px: int) -> Tensor:
     padded = F.pad(planes, (p, p, p, p), mode="replicate")
     rows = padded[:, :, : -2 * p] + 2.0 * padded[:, :, p:-p] + padded[:, :, 2 * p :]
     return (rows[..., : -2 * p] + 2.0 * rows[..., p:-p] + rows[..., 2 * p :]) / 16.0
-
-
-def _to_luma_chroma(photos: Tensor) -> Tensor:
-    """(N, 3, H, W) in [0, 1] to luma in [-0.5, 0.5] and two planes of chroma in the same range."""
-    planes = _mix_channels(torch.tensor(TO_LUMA_CHROMA, device=photos.device), photos)
-    return planes - torch.tensor([0.5, 0.0, 0.0], device=photos.device).view(1, 3, 1, 1)
-
-
-def _from_luma_chroma(differences: Tensor) -> Tensor:
-    """What differences in luma and chroma are in red, green and blue: (N, 3, H, W) both."""
-    return _mix_channels(torch.linalg.inv(torch.tensor(TO_LUMA_CHROMA)).to(differences.device), differences)
 
 
 def _mix_channels(matrix: Tensor, planes: Tensor) -> Tensor:

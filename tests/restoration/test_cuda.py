@@ -131,7 +131,7 @@ def test_graphs_give_the_bits_that_launches_give(precision: Precision) -> None:
             assert torch.equal(stage(recorded, ALL), stage(launched, ALL))
 
 
-@pytest.mark.parametrize("name", ["detect", "detect, told of a smaller copy", "second look", "fill"])
+@pytest.mark.parametrize("name", STAGES)
 def test_networks_can_be_recorded(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         STAGES[name](generator_of(CUDA, "bfloat16"), ALL)
