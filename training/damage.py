@@ -46,9 +46,9 @@ class FamilyLook:
 LOOKS: dict[str, FamilyLook] = {
     "strokes": FamilyLook(strength=(0.6, 1.0), zoom=(0.6, 2.5), share_light=0.65, share_pure=0.15),
     "hairlines": FamilyLook(
-        strength=(0.35, 1.0), zoom=(0.7, 2.5), share_solid=0.15, share_two_toned=0.5, share_pure=0.1, share_upright=0.4
+        strength=(0.4, 1.0), zoom=(0.7, 2.5), share_solid=0.3, share_two_toned=0.4, share_pure=0.1, share_upright=0.4
     ),
-    "scratches": FamilyLook(strength=(0.35, 1.0), zoom=(0.7, 2.5), share_solid=0.2, share_pure=0.1),
+    "scratches": FamilyLook(strength=(0.4, 1.0), zoom=(0.7, 2.5), share_solid=0.3, share_pure=0.1),
     "dust": FamilyLook(strength=(0.4, 1.0), zoom=(0.6, 2.5), share_solid=0.5, share_two_toned=0.6, share_pure=0.1),
     "fibres": FamilyLook(strength=(0.3, 1.0), zoom=(0.5, 2.2), share_light=0.5, share_pure=0.15),
     "creases": FamilyLook(

@@ -46,13 +46,26 @@ def draw_strokes(side_px: int, rng: np.random.Generator) -> Planes:
 
 
 def draw_hairlines(side_px: int, rng: np.random.Generator) -> Planes:
-    """Long, thin scratches: of a needle, of a film's transport, or many side by side."""
+    """Long, thin scratches: plain, of a needle, of a film's transport, or many side by side."""
     kind = rng.random()
-    if kind < 0.4:
+    if kind < 0.3:
+        return _plain_lines(side_px, rng)
+    if kind < 0.58:
         return _needle_scratches(side_px, rng)
-    if kind < 0.75:
+    if kind < 0.82:
         return _film_lines(side_px, rng)
     return _parallel_scratches(side_px, rng)
+
+
+def _plain_lines(side_px: int, rng: np.random.Generator) -> Planes:
+    """Of one width and strength throughout, as a knife or a sharp grain leaves them."""
+    opacity = np.zeros((side_px, side_px), np.float32)
+    for _ in range(rng.integers(1, 7)):
+        path = random_path(
+            side_px, rng, length=rng.uniform(0.3, 2.2), bend=rng.uniform(0.0, 0.06), jitter=rng.uniform(0, 0.0015)
+        )
+        draw_path(opacity, path, rng.uniform(0.5, 2.8), rng.uniform(0.4, 1.0))
+    return opacity, np.full_like(opacity, 0.95)
 
 
 def _needle_scratches(side_px: int, rng: np.random.Generator) -> Planes:
@@ -131,8 +144,9 @@ def _over(light: np.ndarray, dark: np.ndarray, rng: np.random.Generator) -> Plan
 
 
 def draw_scratches(side_px: int, rng: np.random.Generator) -> Planes:
-    """Where something rubbed: bundles of short scratches in about one direction."""
+    """Where something rubbed: bundles of short scratches in about one direction, some of one strength throughout."""
     opacity: np.ndarray = np.zeros((side_px, side_px), np.float32)
+    is_plain = rng.random() < 0.4
     for _ in range(rng.integers(1, 4)):
         heading, centre = rng.uniform(0, np.pi), rng.uniform(0.1, 0.9, 2) * side_px
         spread_px = side_px * rng.uniform(0.03, 0.25)
@@ -142,7 +156,11 @@ def draw_scratches(side_px: int, rng: np.random.Generator) -> Planes:
             at = np.linspace(-1.0, 1.0, 21)[:, None]
             path = centre + rng.normal(0, spread_px, 2) + half * at
             path += half[::-1] * (1, -1) * (at**2 - 1.0) * rng.normal(0, 0.06)  # hardly any is quite straight
-            draw_scratch(opacity, path, log_uniform(0.7, 3.0, rng), rng.uniform(0.5, 1.0), rng)
+            width_px, value = log_uniform(0.7, 3.0, rng), rng.uniform(0.5, 1.0)
+            if is_plain:
+                draw_path(opacity, path, width_px, value)
+            else:
+                draw_scratch(opacity, path, width_px, value, rng)
     opacity = cv2.GaussianBlur(opacity, (0, 0), rng.uniform(0.3, 0.8))
     return opacity * (0.5 + 0.5 * soft_noise(side_px, 0.05, rng)), np.full_like(opacity, 0.95)
 
