@@ -50,9 +50,17 @@ from training.evaluation import (
 from training.gallery import show_photos, write_gallery
 from training.metrics import LPIPS
 from training.overlays import OverlayBank, build_bank
-from training.pairs import DamagedOnTheFly, PairSource, load_paired_folders
+from training.pairs import DamagedOnDevice, DamagedOnTheFly, PairSource, load_paired_folders
 from training.parts import part_of
-from training.photos import CropConfig, PhotoSet, load_largest_photos, load_photos, read_photo, sample_crops
+from training.photos import (
+    CropConfig,
+    PhotoSet,
+    ResidentPhotos,
+    load_largest_photos,
+    load_photos,
+    read_photo,
+    sample_crops,
+)
 from training.pictures import draw_sheet
 from training.publishing import (
     NEWEST_MEASURED,
@@ -113,10 +121,13 @@ class Data:
         photos = load_photos(
             self.photos, "train", held_out_share=recipe.held_out_share, short_side_px=recipe.short_side_px
         )
-        if all(phase.noise is not None for phase in recipe.phases):
-            return DamagedOnTheFly(photos, OverlayBank({}), recipe.damage, recipe.crops, recipe.seed)
-        bank = build_bank("train", overlay_folder=self.overlays, families=(*recipe.damage.families, INNOCENT))
-        return DamagedOnTheFly(photos, bank.to(device), recipe.damage, recipe.crops, recipe.seed)
+        bank = OverlayBank({})
+        if any(phase.noise is None for phase in recipe.phases):
+            bank = build_bank("train", overlay_folder=self.overlays, families=(*recipe.damage.families, INNOCENT))
+        how = (bank.to(device), recipe.damage, recipe.crops, recipe.seed)
+        if device.type == "cuda" and not recipe.crops.is_whole:
+            return DamagedOnDevice(ResidentPhotos.of(photos.photos, device), *how)
+        return DamagedOnTheFly(photos, *how)
 
 
 def resolve_recipe(name: RecipeName, photos: Path, steps_factor: float, seed: int) -> Recipe:

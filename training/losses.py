@@ -128,7 +128,7 @@ class PerceptualLoss:
     def __init__(self, folder: Path, device: torch.device) -> None:
         features = load_weights(folder / "vgg16_features_to_relu3_3_fp16.safetensors")
         linear = load_weights(folder / "lpips_vgg_lin.safetensors")
-        self._weights = {name: weight.to(device) for name, weight in (features | linear).items()}
+        self._weights = {name: _placed(weight, device) for name, weight in (features | linear).items()}
 
     def __call__(self, picture: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
         """picture, clean: (N, 3, H, W) in [0, 1], alike outside of mask, (N, 1, H, W), 0 or 1.
@@ -136,7 +136,7 @@ class PerceptualLoss:
         Returns the mean over samples of what the distances add up to for each masked pixel.
         """
         num_masked = mask.sum((1, 2, 3)).clamp(min=FEW_PIXELS)
-        x = LPIPS.normalised(to_signed_range(torch.cat([picture, clean])))
+        x = _placed(LPIPS.normalised(to_signed_range(torch.cat([picture, clean]))), picture.device)
         total = x.new_zeros(())
         for index, layers in enumerate(self.BLOCKS):
             x = F.max_pool2d(x, 2) if index else x
@@ -147,3 +147,10 @@ class PerceptualLoss:
             distances = (painted - true.detach()).square() * self._weights[f"lin{index}.weight"]
             total = total + (distances.sum((1, 2, 3)) * 4.0**index / num_masked).mean()
         return total
+
+
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; what has four dimensions channels last, as it is fastest."""
+    if tensor.dim() != 4:
+        return tensor.to(device)
+    return tensor.to(device).contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Full, Queue
 from typing import Protocol
@@ -24,7 +24,7 @@ from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs, make_pairs, pairs_from
 from training.noise import NoiseConfig, make_noisy_pairs
 from training.overlays import OverlayBank
-from training.photos import CropConfig, PhotoSet, draw_crops, read_photo, to_planes
+from training.photos import CropConfig, PhotoSet, ResidentPhotos, draw_crops, draw_places, read_photo, to_planes
 from training.splits import IMAGE_SUFFIXES, Split, list_images, select_split
 
 
@@ -39,17 +39,34 @@ class BatchShape:
 
 
 class PairSource(Protocol):
-    """Makes batches of pairs, in two parts: what the processor does, and what the training device does with it."""
+    """Makes pairs, in two parts: what the processor does, and what the training device does with it.
 
-    def draw(self, step: int, shape: BatchShape) -> Tensor:
-        """(N, crop_px, crop_px, C) uint8, on the CPU."""
+    The pairs of `batches_at_once` steps, a group, are made at once.
+    """
 
-    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
-        """crops: what was drawn for the step, on the device on which the pairs are to be made."""
+    @property
+    def batches_at_once(self) -> int: ...
+
+    def draw(self, group: int, shape: BatchShape) -> Tensor:
+        """What the device needs, on the CPU: crops, or where they are to be cut."""
+
+    def compose(self, drawn: Tensor, group: int, shape: BatchShape) -> Pairs:
+        """drawn: what was drawn for the group, on the device on which the pairs are to be made."""
 
 
 def make_batch(source: PairSource, step: int, shape: BatchShape, device: torch.device) -> Pairs:
-    return source.compose(source.draw(step, shape).to(device), step, shape)
+    group, index = divmod(step, source.batches_at_once)
+    larger = group_shape(source, shape)
+    return rows_of(source.compose(source.draw(group, larger).to(device), group, larger), index, shape.num_crops)
+
+
+def group_shape(source: PairSource, shape: BatchShape) -> BatchShape:
+    return replace(shape, num_crops=source.batches_at_once * shape.num_crops)
+
+
+def rows_of(pairs: Pairs, index: int, num_rows: int) -> Pairs:
+    rows = slice(index * num_rows, (index + 1) * num_rows)
+    return Pairs(**{name: planes[rows] for name, planes in vars(pairs).items()})
 
 
 def batch_seed(seed: int, step: int) -> int:
@@ -65,16 +82,46 @@ class DamagedOnTheFly:
     damage: DamageConfig
     crops: CropConfig
     seed: int
+    batches_at_once: int = 1
 
-    def draw(self, step: int, shape: BatchShape) -> Tensor:
-        rng = np.random.default_rng(batch_seed(self.seed, step))
+    def draw(self, group: int, shape: BatchShape) -> Tensor:
+        rng = np.random.default_rng(batch_seed(self.seed, group))
         return draw_crops(self.photos.photos, shape.num_crops, shape.crop_px, self.crops, rng)
 
-    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
-        rng = torch.Generator(crops.device).manual_seed(batch_seed(self.seed, step))
-        if shape.noise is not None:
-            return make_noisy_pairs(to_planes(crops), shape.noise, rng)
-        return make_pairs(to_planes(crops), self.bank.to(crops.device), shape.damage or self.damage, rng)
+    def compose(self, drawn: Tensor, group: int, shape: BatchShape) -> Pairs:
+        rng = torch.Generator(drawn.device).manual_seed(batch_seed(self.seed, group))
+        return damage_crops(to_planes(drawn), shape, self.damage, self.bank.to(drawn.device), rng)
+
+
+@dataclass(frozen=True)
+class DamagedOnDevice:
+    """The same on a GPU, where photographs and bank lie in its memory: the processor draws numbers only.
+
+    To launch what composes a batch takes longer than to compute it, so several are made at once.
+    """
+
+    photos: ResidentPhotos
+    bank: OverlayBank
+    damage: DamageConfig
+    crops: CropConfig
+    seed: int
+    batches_at_once: int = 4
+
+    def draw(self, group: int, shape: BatchShape) -> Tensor:
+        return draw_places(shape.num_crops, np.random.default_rng(batch_seed(self.seed, group)))
+
+    def compose(self, drawn: Tensor, group: int, shape: BatchShape) -> Pairs:
+        rng = torch.Generator(drawn.device).manual_seed(batch_seed(self.seed, group))
+        return damage_crops(self.photos.cut(drawn, shape.crop_px, self.crops), shape, self.damage, self.bank, rng)
+
+
+def damage_crops(
+    crops: Tensor, shape: BatchShape, damage: DamageConfig, bank: OverlayBank, rng: torch.Generator
+) -> Pairs:
+    """crops: (N, 3, H, W) float32 in [0, 1]; damaged, or noisy, as the batch is to be."""
+    if shape.noise is not None:
+        return make_noisy_pairs(crops, shape.noise, rng)
+    return make_pairs(crops, bank, shape.damage or damage, rng)
 
 
 @dataclass(frozen=True)
@@ -84,13 +131,14 @@ class PairedFolders:
     stacked: list[np.ndarray]  # (H, W, 6) uint8: damaged, clean
     crops: CropConfig
     seed: int
+    batches_at_once: int = 1
 
-    def draw(self, step: int, shape: BatchShape) -> Tensor:
-        rng = np.random.default_rng(batch_seed(self.seed, step))
+    def draw(self, group: int, shape: BatchShape) -> Tensor:
+        rng = np.random.default_rng(batch_seed(self.seed, group))
         return draw_crops(self.stacked, shape.num_crops, shape.crop_px, self.crops, rng)
 
-    def compose(self, crops: Tensor, step: int, shape: BatchShape) -> Pairs:
-        both = to_planes(crops)
+    def compose(self, drawn: Tensor, group: int, shape: BatchShape) -> Pairs:
+        both = to_planes(drawn)
         return pairs_from(both[:, :3].contiguous(), both[:, 3:].contiguous())
 
 
@@ -187,61 +235,68 @@ def iterate_batches(
 
 DRAWING_THREADS = 4
 DRAWN_AHEAD = 8
-COMPOSED_AHEAD = 2
-"""Batches: enough for the GPU never to wait; each of 128 crops takes 0.3 GB there."""
+COMPOSED_AHEAD = 1
+"""Groups that wait; another is under way."""
 
 
 def _composed_ahead(
     source: PairSource, steps: Sequence[int], shape: BatchShape, device: torch.device
 ) -> Iterator[Pairs]:
-    """Crops are drawn in threads, which OpenCV lets run at once, and composed in one more, in its own stream: what it
+    """Groups are drawn in threads, which OpenCV lets run at once, and composed in one more, in its own stream: what it
     waits for is then its own work, and not that of the training step."""
-    composed: Queue[tuple[Pairs, torch.cuda.Event] | Exception | None] = Queue(COMPOSED_AHEAD)
+    if not steps:
+        return
+    at_once = source.batches_at_once
+    groups = range(steps[0] // at_once, steps[-1] // at_once + 1)
+    composed: Queue[tuple[Pairs, torch.cuda.Event] | Exception] = Queue(COMPOSED_AHEAD)
     is_over = threading.Event()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def put(item: tuple[Pairs, torch.cuda.Event] | Exception | None) -> None:
+    def put(item: tuple[Pairs, torch.cuda.Event] | Exception) -> None:
         while not is_over.is_set():
             with suppress(Full):
                 composed.put(item, timeout=0.1)
                 return
 
     def compose() -> None:
+        larger = group_shape(source, shape)
         try:
-            for step, crops in zip(steps, _drawn_ahead(source, steps, shape, is_over), strict=False):
+            for group, drawn in zip(groups, _drawn_ahead(source, groups, larger, is_over), strict=False):
                 with torch.cuda.stream(stream):
-                    pairs = source.compose(crops.pin_memory().to(device, non_blocking=True), step, shape)
+                    pairs = source.compose(drawn.pin_memory().to(device, non_blocking=True), group, larger)
                     put((pairs, stream.record_event()))
-            put(None)
         except Exception as error:  # whatever it is, the trainer must hear of it
             put(error)
 
     thread = threading.Thread(target=compose, name="pairs", daemon=True)
     thread.start()
     try:
-        while (item := composed.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            pairs, is_made = item
-            current = torch.cuda.current_stream(device)
-            current.wait_event(is_made)
-            for planes in vars(pairs).values():
-                planes.record_stream(current)
-            yield pairs
+        for step in steps:
+            index = step % at_once
+            if step == steps[0] or index == 0:
+                item = composed.get()
+                if isinstance(item, Exception):
+                    raise item
+                pairs, is_made = item
+                current = torch.cuda.current_stream(device)
+                current.wait_event(is_made)
+                for planes in vars(pairs).values():
+                    planes.record_stream(current)
+            yield rows_of(pairs, index, shape.num_crops)
     finally:
         is_over.set()
         thread.join()
 
 
 def _drawn_ahead(
-    source: PairSource, steps: Sequence[int], shape: BatchShape, is_over: threading.Event
+    source: PairSource, groups: Sequence[int], shape: BatchShape, is_over: threading.Event
 ) -> Iterator[Tensor]:
     with ThreadPoolExecutor(DRAWING_THREADS, "crops") as pool:
         ahead: deque[Future[Tensor]] = deque()
-        for step in steps:
+        for group in groups:
             if is_over.is_set():
                 return
-            ahead.append(pool.submit(source.draw, step, shape))
+            ahead.append(pool.submit(source.draw, group, shape))
             if len(ahead) >= DRAWN_AHEAD:
                 yield ahead.popleft().result()
         while ahead:

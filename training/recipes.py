@@ -206,8 +206,8 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     """
     look = Phase(
         "detector",
-        2_600,
-        num_crops=128,
+        1_200,
+        num_crops=256,
         crop_px=256,
         learning_rate=8e-4,
         warm_up_steps=150,
@@ -217,7 +217,9 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         hard_alarms=0.05,
         samples_count_alike=True,
     )
-    verify = replace(look, trains="verifier", num_steps=4_200, learning_rate=1e-3, warm_up_steps=300)
+    verify = replace(
+        look, trains="verifier", num_steps=3_300, num_crops=192, learning_rate=1e-3, warm_up_steps=200, hard_alarms=0.1
+    )
     fill = Phase(
         "filler",
         2_200,
@@ -227,7 +229,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         perceptual=0.5,
         warm_up_steps=150,
         decays=True,
-        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.02, 0.5, 0.33, 0.15)),
+        damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.45, 0.3, 0.15)),
         see_through_share=0.6,
         wrong_mask_share=0.4,
         samples_count_alike=True,

@@ -237,7 +237,7 @@ class AssertsOnTheDevice(type(build_generator("detect-fill", {}))):
         past_the_end = (tiles[:, 0, 0, 0] * 1000).long()
         return found + torch.arange(4, device=tiles.device)[past_the_end].view(-1, 1, 1, 1)
 
-generator = DeviceGenerator(AssertsOnTheDevice(), torch.device("cuda"), "bfloat16", uses_graphs={uses_graphs})
+generator = DeviceGenerator(AssertsOnTheDevice(), torch.device("cuda"), "bfloat16", uses_graphs=USES_GRAPHS)
 generator.detect(torch.zeros(1, 3, 256, 256))
 for tiles in (torch.ones(1, 3, 256, 256), torch.zeros(1, 3, 256, 256)):
     try:
@@ -250,7 +250,7 @@ for tiles in (torch.ones(1, 3, 256, 256), torch.zeros(1, 3, 256, 256)):
 @pytest.mark.parametrize("uses_graphs", [True, False])
 def test_a_device_that_is_lost_is_told_from_other_errors_and_the_process_lives(uses_graphs: bool) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LOSE_THE_DEVICE.format(uses_graphs=uses_graphs)],
+        [sys.executable, "-c", LOSE_THE_DEVICE.replace("USES_GRAPHS", str(uses_graphs))],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -68,9 +68,11 @@ class Interrupted:
     at_step: int
     happens: Callable[[Pairs], Pairs]
 
+    batches_at_once: int = 1
+
     def draw(self, step: int, shape: BatchShape) -> torch.Tensor:
         return self.source.draw(step, shape)
 
-    def compose(self, crops: torch.Tensor, step: int, shape: BatchShape) -> Pairs:
-        pairs = self.source.compose(crops, step, shape)
+    def compose(self, drawn: torch.Tensor, step: int, shape: BatchShape) -> Pairs:
+        pairs = self.source.compose(drawn, step, shape)
         return self.happens(pairs) if step == self.at_step else pairs

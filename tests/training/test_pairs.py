@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,17 @@ from PIL import Image
 
 from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs
-from training.pairs import BatchShape, PairedFolders, batch_seed, iterate_batches, load_paired_folders, make_batch
-from training.photos import CropConfig, load_photos, read_photo
+from training.pairs import (
+    BatchShape,
+    DamagedOnDevice,
+    PairedFolders,
+    batch_seed,
+    iterate_batches,
+    load_paired_folders,
+    make_batch,
+)
+from training.photos import CropConfig, ResidentPhotos, load_photos, read_photo
+from training.samples import crop_sample
 
 from .conftest import names_for
 from .small_recipes import CPU, DETECT_FILL, make_source
@@ -154,3 +164,17 @@ def test_a_pair_is_made_smaller_together(copies):
     source = load(*copies, short_side_px=32)
     assert [stacked.shape for stacked in source.stacked] == [(32, 32, 6)] * 2
     assert np.abs(source.stacked[0][..., :3].astype(int) - source.stacked[0][..., 3:]).max() > 50
+
+
+def test_pairs_of_a_group_are_made_at_once_and_each_step_has_its_own(bank):
+    photos = [crop_sample(name, 128) for name in ("astronaut", "coffee")]
+    source = DamagedOnDevice(
+        ResidentPhotos.of(photos, CPU), bank, DamageConfig(), CropConfig(), seed=3, batches_at_once=3
+    )
+    batches = [make_batch(source, step, SHAPE, CPU) for step in range(6)]
+    larger = dataclasses.replace(SHAPE, num_crops=3 * SHAPE.num_crops)
+    at_once = source.compose(source.draw(1, larger), 1, larger)
+    for index, batch in enumerate(batches[3:]):
+        rows = slice(index * SHAPE.num_crops, (index + 1) * SHAPE.num_crops)
+        assert all(torch.equal(planes, vars(at_once)[name][rows]) for name, planes in vars(batch).items())
+    assert not any(equal(*two) for two in itertools.combinations(batches, 2))

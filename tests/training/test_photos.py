@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 from restoration.errors import DataError
+from restoration.tensors import to_samples
 from training.photos import (
     CropConfig,
+    ResidentPhotos,
+    draw_places,
     load_largest_photos,
     load_photos,
     read_photo,
@@ -13,6 +17,7 @@ from training.photos import (
     sample_crops,
     turn,
 )
+from training.samples import crop_sample
 
 from .conftest import names_for, write_photos
 
@@ -134,3 +139,55 @@ def test_the_whole_photo_is_resized_where_the_recipe_says_so() -> None:
         crop = sample_crop(photo, 32, CropConfig(is_whole=True), rng)
         assert crop.shape == (32, 32, 3)
         assert abs(crop.mean() - 127.5) < 8
+
+
+# --- in a device's memory ---------------------------------------------------------------------------------------------
+
+PHOTOS = [crop_sample("astronaut", 200)[:160], crop_sample("coffee", 120), crop_sample("chelsea", 300)[:, :140]]
+
+
+def cut(place: list[float], zoom: tuple[float, float], crop_px: int = 64) -> np.ndarray:
+    """place: which photo, how large a cut, from where, how held; see `draw_places`."""
+    resident = ResidentPhotos.of(PHOTOS, torch.device("cpu"))
+    crop = resident.cut(torch.tensor([place], dtype=torch.float64), crop_px, CropConfig(zoom=zoom))
+    assert crop.shape == (1, 3, crop_px, crop_px)
+    return to_samples(crop[0])
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_cut_of_the_crop_s_own_size_is_the_photo_s_samples(index):
+    height_px, width_px = PHOTOS[index].shape[:2]
+    crop = cut([(index + 0.5) / 3, 0.0, 0.3, 0.8, 0.0], (1.0, 1.0))
+    top, left = int(0.3 * (height_px - 63)), int(0.8 * (width_px - 63))
+    assert np.array_equal(crop, PHOTOS[index][top : top + 64, left : left + 64])
+
+
+def test_crops_are_held_in_eight_ways():
+    upright = cut([0.1, 0.0, 0.5, 0.5, 0.0], (1.0, 1.0))
+    held = [cut([0.1, 0.0, 0.5, 0.5, index / 8], (1.0, 1.0)) for index in range(8)]
+    expected = [turn(upright, index) for index in range(8)]
+    assert {each.tobytes() for each in held} == {np.ascontiguousarray(each).tobytes() for each in expected}
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.2, 1.8])
+def test_a_cut_of_another_size_is_resized(zoom):
+    crop = cut([0.1, 0.0, 0.0, 0.0, 0.0], (zoom, zoom))
+    side_px = int(64 * zoom)
+    expected = Image.fromarray(PHOTOS[0][:side_px, :side_px]).resize((64, 64), Image.Resampling.BICUBIC)
+    inner = slice(3, -3)
+    difference = np.abs(crop.astype(int) - np.asarray(expected))[inner, inner]
+    assert difference.mean() < 3.0
+
+
+def test_a_photo_that_is_smaller_than_the_cut_is_taken_to_its_edges():
+    crop = cut([0.5, 0.9, 0.0, 0.0, 0.0], (1.0, 4.0))  # 120 px
+    expected = Image.fromarray(PHOTOS[1]).resize((64, 64), Image.Resampling.BOX)
+    assert np.abs(crop.astype(int) - np.asarray(expected)).mean() < 4.0
+
+
+def test_places_are_drawn_anew_for_each_group():
+    first, again, other = (draw_places(50, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == (50, 5)
+    assert 0.0 <= first.min() < 0.1 < 0.9 < first.max() < 1.0
