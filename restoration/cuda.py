@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 NUM_AT_ONCE = 2
-BATCH_SIZE = 32
-"""Unless the settings say otherwise."""
+BATCH_SIZE = 16
+"""Unless the settings say otherwise. On an H100 a tile takes a tenth longer than in batches of 64, and copies a third less."""
 PORTABLE = 1
 """cudaHostRegisterPortable: pinned for all devices."""
 OUT_OF_MEMORY = 2

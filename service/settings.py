@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         default="auto", description="what the generator calculates in"
     )
     batch_size: int = Field(
-        default=0, ge=0, le=1024, description="tiles in a batch; 0: 8 on a CPU, 32 on a GPU, whose batches are all full"
+        default=0, ge=0, le=1024, description="tiles in a batch; 0: 8 on a CPU, 16 on a GPU, whose batches are all full"
     )
     device_threads: int = Field(
         default=0,
