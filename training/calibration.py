@@ -40,7 +40,7 @@ REQUIRED_EVIDENCE = 5.5
 LEAST_KEPT_SHARE = 0.997
 """Of the undamaged samples of damaged photographs. A smaller scale finds more, and takes more of what is around it: of
 one detector a scale of 1 found a fifth more than one of 1.5, and repaired three times as many samples without need."""
-VERIFIED_SHARE = 0.15
+VERIFIED_SHARE = 0.02
 """Of clean photographs, most of them as old prints, what the verifier may be asked to look at, about."""
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""

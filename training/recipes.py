@@ -206,7 +206,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     """
     look = Phase(
         "detector",
-        1_200,
+        800,
         num_crops=256,
         crop_px=256,
         learning_rate=8e-4,
@@ -218,11 +218,11 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         samples_count_alike=True,
     )
     verify = replace(
-        look, trains="verifier", num_steps=3_300, num_crops=192, learning_rate=1e-3, warm_up_steps=200, hard_alarms=0.1
+        look, trains="verifier", num_steps=2_400, num_crops=192, learning_rate=1e-3, warm_up_steps=200, hard_alarms=0.1
     )
     fill = Phase(
         "filler",
-        2_200,
+        600,
         num_crops=64,
         crop_px=256,
         learning_rate=8e-4,
@@ -234,7 +234,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         wrong_mask_share=0.4,
         samples_count_alike=True,
     )
-    judged = replace(fill, num_steps=1_000, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
+    judged = replace(fill, num_steps=250, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
     denoise = replace(DENOISE, num_steps=2_000, num_crops=256, crop_px=128, learning_rate=2e-3, decays=True)
     return replace(
         detect_fill_recipe(num_photos),
