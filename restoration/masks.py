@@ -25,7 +25,7 @@ PHOTO_SAMPLES = 320 * 480
 """A photo is weighed as if it had so many samples, as the detector's training photographs have; a small one as if it
 were enlarged `MOST_ENLARGED` times at most, or a thumbnail's speck would weigh as much as a crack."""
 MOST_ENLARGED = 4.0
-THIN_PX = 25
+THIN_PX = 11
 """What is wider gets no second look, and is no evidence for the rest: a wall between two shoulders is large and
 suspect, and no crack."""
 PHOTO_EXTRA = 2.0
