@@ -121,8 +121,8 @@ class DetectFillConfig:
     denoiser_channels: tuple[int, ...] = ()
     """None: the generator has no denoiser, as releases up to 0005."""
     denoiser_dilations: tuple[int, ...] = (1, 1, 1, 1)
-    denoiser_bands: int = 0
-    """Bands of detail of which the denoiser says what share is noise; 0: it says outright what to add, as 0006's."""
+    denoiser_bands: int = 3
+    """Bands of detail of which the denoiser says what share is noise."""
     filler_keeps: bool = False
     """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
     detector_context: int = 0
@@ -149,6 +149,8 @@ class DetectFillConfig:
         for name in ("detector_scale", "verifier_scale"):
             if getattr(self, name) <= 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.denoiser_channels and self.denoiser_bands < 1:
+            raise ValueError(f"denoiser_bands is {self.denoiser_bands}, expected at least 1")
         if self.verifier_channels and not self.detector_context:
             raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
 
@@ -297,7 +299,8 @@ class Denoiser(UNet):
         self.register_buffer("from_luma_chroma", torch.linalg.inv(to_luma_chroma), persistent=False)
         self.register_buffer("mid_grey", torch.tensor([0.5, 0.0, 0.0]).view(1, 3, 1, 1), persistent=False)
         self.radius_px += (1 << num_bands) - 1
-        _check_denoiser_radius(self.radius_px)
+        if self.radius_px > MOST_DENOISER_RADIUS_PX:
+            raise ValueError(f"the denoiser sees {self.radius_px} px, more than {MOST_DENOISER_RADIUS_PX}")
         nn.init.zeros_(self.head.weight)
         self.head.bias = nn.Parameter(torch.tensor([0.0] * 3 + [LITTLE_NOISE] * 3 * num_bands).repeat_interleave(4))
 
@@ -309,24 +312,6 @@ class Denoiser(UNet):
         added, *shares = torch.split(answer, 3, dim=1)
         noise = sum((torch.sigmoid(share) * band for share, band in zip(shares, bands, strict=True)), -added)
         return -_mix_channels(self.from_luma_chroma, noise)
-
-
-class OutrightDenoiser(UNet):
-    """(N, 3, T, T) in [0, 1] to what to add to it, said outright: release 0006's, which left twice as much noise."""
-
-    def __init__(self, channels: tuple[int, ...], dilations: tuple[int, ...]) -> None:
-        super().__init__(3 + 3, 3, channels, dilations)
-        self.radius_px += 1
-        _check_denoiser_radius(self.radius_px)
-        nn.init.zeros_(self.head.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(torch.cat([x - 0.5, BAND_GAIN * (x - soften(x))], dim=1))
-
-
-def _check_denoiser_radius(radius_px: int) -> None:
-    if radius_px > MOST_DENOISER_RADIUS_PX:
-        raise ValueError(f"the denoiser sees {radius_px} px, more than {MOST_DENOISER_RADIUS_PX}")
 
 
 def split_bands(planes: Tensor, num_bands: int) -> tuple[list[Tensor], Tensor]:
@@ -401,11 +386,10 @@ class DetectFill(Generator):
             self.verifier = TellingUNet(self.config.detector_context, *verifier_shape)
         filler = KeepingUNet if self.config.filler_keeps else UNet
         self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
-        self.denoiser: UNet | None = None
+        self.denoiser: Denoiser | None = None
         if self.config.denoiser_channels:
             denoiser_shape = (self.config.denoiser_channels, self.config.denoiser_dilations)
-            bands = self.config.denoiser_bands
-            self.denoiser = Denoiser(*denoiser_shape, bands) if bands else OutrightDenoiser(*denoiser_shape)
+            self.denoiser = Denoiser(*denoiser_shape, self.config.denoiser_bands)
 
     @property
     def detector_radius_px(self) -> int:

@@ -147,7 +147,7 @@ def train_command(
 
 @app.command("take-part")
 def take_part_command(
-    part: Annotated[PartName, typer.Argument(help="detector, filler or denoiser.")],
+    part: Annotated[PartName, typer.Argument(help="detector, verifier, filler or denoiser.")],
     donor: Annotated[Path, typer.Argument(help="Folder of the run that has trained it.")],
     into: Annotated[Path, typer.Option(help="Folder of the run to be made.")],
     run: RunFolder = RUN,

@@ -27,7 +27,12 @@ def take_part(part: PartName, donor: Path, run: Path, into: Path) -> None:
     if not any(name.startswith(f"{part}.") for name in giving["average"]):
         raise CheckpointError(f"{donor} has no {part} to give; name the run that trained one")
     settings = {name: value for name, value in _settings(giving).items() if part_of(name) == part}
-    calibration = (giving if part == "detector" else taking).get("calibration", {})
+    calibration = {
+        name: value
+        for state, is_donor in ((taking, False), (giving, True))
+        for name, value in state.get("calibration", {}).items()
+        if (part_of(name) == part) == is_donor
+    }
     recipe = {**taking["recipe"], "generator": {**_settings(taking), **settings}}
     recipe["name"] = f"{recipe['name']} + {part}"
     weights = {kind: _with_part(taking[kind], giving[kind], part) for kind in ("generator", "average")}

@@ -38,6 +38,10 @@ class Doubler:
         self.fails(tiles)
         return tiles.mean(dim=1, keepdim=True) * 2
 
+    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        assert self.gate.wait(30)
+        return tiles.mean(dim=1, keepdim=True) * (5 if context is None else 7)
+
     has_denoiser = True
 
     def denoise(self, tiles: Tensor) -> Tensor:
@@ -110,6 +114,8 @@ def test_every_stage_asks_the_generator_for_its_own(asking: Asking) -> None:
     assert shared.has_denoiser
     assert shared.denoise(tiles(0.25)).flatten()[0] == 0.75
     assert shared.detect(tiles(0.25)).flatten()[0] == 0.5
+    assert shared.verify(tiles(0.25)).flatten()[0] == 1.25
+    assert shared.verify(tiles(0.25), tiles(0.0)).flatten()[0] == 1.75
 
 
 def test_batches_are_filled_from_several_photos_and_a_call_may_be_in_two(asking: Asking) -> None:

@@ -335,7 +335,7 @@ def test_a_part_that_is_not_trained_stays_as_large_as_it_is():
     assert jobs.with_parts_of(RECIPES["pix2pix"], {"channels": 2}) == RECIPES["pix2pix"]
 
 
-@pytest.mark.parametrize("recipe", ["fine-tune", "denoise"])
+@pytest.mark.parametrize("recipe", ["fine-tune", "fine-tune-gpu", "denoise"])
 def test_fine_tuning_needs_a_release_to_go_on_from(training, photo_folder, tmp_path, recipe):
     code, _, error = training("train", photo_folder, "--recipe", recipe, "--run", tmp_path)
     assert code == 2

@@ -1,5 +1,6 @@
 """A part of one run's generator in another's."""
 
+import dataclasses
 import json
 
 import pytest
@@ -55,6 +56,30 @@ def test_a_detector_brings_its_calibration_along(runs, tmp_path):
     config = generator_from_checkpoint(tmp_path / "both")[0].config
     assert (config.detector_shift, config.required_evidence) == (1.0, 11.0)
     assert equal(weights_of(tmp_path / "both", "detector"), weights_of(runs["denoise"], "detector"))
+
+
+def test_a_verifier_comes_with_its_calibration_and_leaves_the_detector_s(runs, bank, tmp_path):
+    with_verifier = dataclasses.replace(
+        DETECT_FILL.generator,
+        detector_channels=(8, 8, 8),
+        detector_context=2,
+        verifier_channels=(8, 8, 8),
+        verifier_dilations=(1,),
+    )
+    folders = []
+    for name, generator in (
+        ("with", with_verifier),
+        ("without", dataclasses.replace(with_verifier, verifier_channels=())),
+    ):
+        recipe = dataclasses.replace(DETECT_FILL, generator=generator)
+        trainer = Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path / name))
+        trainer.calibration = {"detector_shift": float(len(name)), "verifier_shift": 3.0, "required_evidence": 5.5}
+        trainer.save()
+        folders.append(tmp_path / name)
+    take_part("verifier", *folders, tmp_path / "both")
+    config = generator_from_checkpoint(tmp_path / "both")[0].config
+    assert (config.detector_shift, config.verifier_shift, config.verifier_channels) == (7.0, 3.0, (8, 8, 8))
+    assert equal(weights_of(tmp_path / "both", "verifier"), weights_of(folders[0], "verifier"))
 
 
 def test_what_was_joined_is_not_trained_on(runs, bank, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from restoration.errors import CheckpointError, LossNotFinite
+from restoration.errors import CheckpointError, InvalidOption, LossNotFinite
 from training.checkpoint import NAME, load_checkpoint
 from training.pairs import BatchShape, batch_seed, make_batch
 from training.recipes import Phase
@@ -260,3 +260,9 @@ def test_what_is_published_of_a_run_is_its_average_ready_to_restore(train, tmp_p
     assert not any(parameter.requires_grad for parameter in generator.parameters())
     assert list(differences(generator.state_dict(), trainer.average.state_dict())) == []
     assert state["step"] == 6
+
+
+def test_a_perceptual_loss_without_its_weights_is_refused_at_once(bank, tmp_path):
+    recipe = dataclasses.replace(DETECT_FILL, phases=(dataclasses.replace(DETECT_FILL.phases[1], perceptual=0.5),))
+    with pytest.raises(InvalidOption, match="--perceptual-weights"):
+        Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path))
