@@ -112,6 +112,8 @@ class _Stream:
             return self._batches[key].compute(inputs)
 
     def clear(self) -> None:
+        with suppress(RuntimeError):  # a copy may be under way to what is given back
+            self._stream.synchronize()
         self._batches.clear()
         self._pinned = _PinnedMemory()
 

@@ -120,7 +120,7 @@ class DetectFillConfig:
     filler_dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
     denoiser_channels: tuple[int, ...] = ()
     """None: the generator has no denoiser, as releases up to 0005."""
-    denoiser_dilations: tuple[int, ...] = (1, 1, 1, 1)
+    denoiser_dilations: tuple[int, ...] = (1, 1, 1)
     denoiser_bands: int = 3
     """Bands of detail of which the denoiser says what share is noise."""
     filler_keeps: bool = False

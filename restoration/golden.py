@@ -18,6 +18,8 @@ from restoration.toning import find_tone
 DAMAGED = "golden/damaged.png"
 RESTORED = "golden/restored.png"
 DAMAGE_MAP = "golden/damage_map.png"
+VERIFIED_MAP = "golden/verified_map.png"
+"""Of releases that have a verifier: its map, of all of the photo. It decides then; the other says what is suspect."""
 DENOISED = "golden/denoised.png"
 """Of releases that have a denoiser: the damaged photo, its noise taken out."""
 FILLED_FROM = 128
@@ -28,11 +30,12 @@ FILLED_FROM = 128
 class Golden:
     """A damaged photo and what was made of it: (H, W, C) uint8 samples, and the damage map, (H, W) uint8.
 
-    denoised: None where there is no denoiser."""
+    verified_map, denoised: None where there is no verifier, no denoiser."""
 
     damaged: Photo
     restored: np.ndarray
     damage_map: np.ndarray
+    verified_map: np.ndarray | None = None
     denoised: np.ndarray | None = None
 
     @property
@@ -46,15 +49,21 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
     """Have the generator fill the photo under mask, (H, W) bool, or else wherever it rather sees damage than not."""
     colour, one_pass = damaged.colour(), TilePass(generator)
     tone = find_tone(colour)
-    damage_map, _ = one_pass.look_once(tone.to_grey(colour) if tone else colour)
-    mask = damage_map >= FILLED_FROM if mask is None else mask
+    shown = tone.to_grey(colour) if tone else colour
+    damage_map, _ = one_pass.look_once(shown)
+    verified_map = None
+    if generator.has_verifier:
+        verified_map, everywhere = damage_map.copy(), np.ones(damage_map.shape, bool)
+        one_pass.look_again(verified_map, shown, everywhere, everywhere)
+    decisive = damage_map if verified_map is None else verified_map
+    mask = decisive >= FILLED_FROM if mask is None else mask
     filled = one_pass.fill(colour, mask, np.ones_like(mask))
     if tone:
         tone.lay_on(filled, mask)
     denoised = None
     if generator.has_denoiser:
         denoised = damaged.with_corrections(damaged.samples, one_pass.corrections(colour))
-    return Golden(damaged, damaged.with_colour(filled, mask), damage_map, denoised)
+    return Golden(damaged, damaged.with_colour(filled, mask), damage_map, verified_map, denoised)
 
 
 def read_golden(release: Release) -> Golden:
@@ -63,15 +72,22 @@ def read_golden(release: Release) -> Golden:
     height_px, width_px = damaged.height_px, damaged.width_px
     if restored.samples.shape != damaged.samples.shape or damage_map.samples.shape != (height_px, width_px, 1):
         raise ReleaseInvalid(f"release {release.version}: the golden files are not of one size; publish it again")
-    denoised = _read_png(release, DENOISED).samples if DENOISED in release.manifest.files else None
-    if denoised is not None and denoised.shape != damaged.samples.shape:
-        raise ReleaseInvalid(f"release {release.version}: {DENOISED} is of another size; publish it again")
-    return Golden(damaged, restored.samples, damage_map.samples[:, :, 0], denoised)
+    verified_map = _read_part(release, VERIFIED_MAP, damage_map.samples.shape)
+    denoised = _read_part(release, DENOISED, damaged.samples.shape)
+    return Golden(
+        damaged,
+        restored.samples,
+        damage_map.samples[:, :, 0],
+        None if verified_map is None else verified_map[:, :, 0],
+        denoised,
+    )
 
 
 def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> None:
     """Raises ReleaseInvalid if what the generator makes of the golden photo is farther from the golden files than the
     manifest allows."""
+    if generator.has_verifier and golden.verified_map is None:
+        raise ReleaseInvalid(f"release {release.version}: it has a verifier, but no {VERIFIED_MAP}; publish it again")
     if generator.has_denoiser and golden.denoised is None:
         raise ReleaseInvalid(f"release {release.version}: it has a denoiser, but no {DENOISED}; publish it again")
     tolerance = release.manifest.golden_tolerance
@@ -84,6 +100,9 @@ def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> 
         ("restored, mean", _mean(restored_levels), tolerance.restored_mean_levels),
         ("restored, far", _mean(restored_levels > tolerance.restored_far_levels), tolerance.restored_far_share),
     ]
+    if found.verified_map is not None and golden.verified_map is not None:
+        verified_levels = _difference(found.verified_map, golden.verified_map)
+        measures.append(("verified map, mean", _mean(verified_levels), tolerance.damage_map_mean_levels))
     if found.denoised is not None and golden.denoised is not None:
         denoised_levels = _difference(found.denoised, golden.denoised)
         measures.append(("denoised, mean", _mean(denoised_levels), tolerance.denoised_mean_levels))
@@ -101,6 +120,16 @@ def _read_png(release: Release, name: str) -> Photo:
         raise ReleaseInvalid(
             f"release {release.version}: {name} cannot be decoded ({error}); publish it again"
         ) from error
+
+
+def _read_part(release: Release, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """What releases without this part do not have."""
+    if name not in release.manifest.files:
+        return None
+    samples = _read_png(release, name).samples
+    if samples.shape != shape:
+        raise ReleaseInvalid(f"release {release.version}: {name} is of another size; publish it again")
+    return samples
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ class TilePass:
         """
         if self._generator.has_verifier:
             num_turns, look = 1, self._generator.verify
-            np.copyto(damage_map, 0, where=~suspects)
+            np.multiply(damage_map, suspects, out=damage_map)
         else:
             num_turns, look = len(TURNS), partial(look_in_turns, self._generator)
         num_told = num_turns * self._generator.num_context_planes if tells else 0
@@ -233,10 +233,8 @@ class ResizePass:
         self._generator = generator
 
     def detect(self, colour: np.ndarray) -> np.ndarray:
-        tiles = stack_tiles([_to_one_tile(colour)])
-        verifies = self._generator.has_verifier
-        damage_map = self._generator.verify(tiles)[:, :1] if verifies else detect_turned(self._generator, tiles)
-        return _resize(to_samples(damage_map[0])[:, :, 0], colour.shape[:2], Image.Resampling.BILINEAR)
+        damage_map = TilePass(self._generator).detect(_to_one_tile(colour))
+        return _resize(damage_map, colour.shape[:2], Image.Resampling.BILINEAR)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         masks = _stack_masks([_mask_of_one_tile(mask)])
@@ -245,20 +243,13 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
-def detect_turned(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-    """The damage map, (N, 1, T, T), whose logits are the means over several orientations of the tiles, (N, 3, T, T).
-
-    What is damage does not depend on how a photo is held; what a network errs in does. context: see `look_in_turns`.
-    """
-    return look_in_turns(generator, tiles, context)[:, :1]
-
-
 def look_in_turns(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-    """The damage map of `detect_turned`, and what is told, in each orientation.
+    """The damage map, whose logits are the means over several orientations of the tiles, and what each is told.
 
-    Told in one orientation, a network can't be trusted to understand it in another: what is told of an upright copy
-    goes to the upright tile, of a turned one to the turned. context: (N, len(TURNS) * C, T / 2, T / 2), as it is
-    returned, or None. Returns (N, 1 + len(TURNS) * C, T, T), turned back.
+    What is damage does not depend on how a photo is held; what a network errs in does. Told in one orientation, a
+    network can't be trusted to understand it in another: what is told of an upright copy goes to the upright tile, of
+    a turned one to the turned. tiles: (N, 3, T, T); context: (N, len(TURNS) * C, T / 2, T / 2), as it is returned, or
+    None. Returns (N, 1 + len(TURNS) * C, T, T), turned back.
     """
     given = [torch.cat([turn(tiles) for turn, _ in TURNS])]
     if context is not None:

@@ -38,13 +38,13 @@ LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
 MUCH_LARGER = 8
 """The device is held for a photo while only such wait as have so many times its tiles."""
-TILES_PER_PIXEL = 3 / 128**2
-"""About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them again in four
-orientations, and a good half filled."""
+TILES_PER_PIXEL = 2 / 128**2
+"""About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them verified, and a good
+half filled. Releases without a verifier take half as many again."""
 DENOISED_TILES_PER_PIXEL = 1 / 128**2
 """Each once, at the photo's own scale alone."""
-LEAST_TILES = 5
-"""One, in four orientations, and filled."""
+LEAST_TILES = 3
+"""One, verified and filled."""
 
 log = structlog.get_logger(__name__)
 

@@ -110,7 +110,7 @@ class KeptPass(TilePass):
         tells: bool = False,
     ) -> np.ndarray | None:
         if self._generator.has_verifier:
-            np.copyto(damage_map, 0, where=~suspects)
+            np.multiply(damage_map, suspects, out=damage_map)
         np.copyto(damage_map, self._second[self._looks[colour.shape[:2]].second], where=suspects)
         return None
 

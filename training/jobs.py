@@ -226,7 +226,8 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     if len(paths) < MIN_PHOTOS:
         console.print(
             f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's scale "
-            f"and shift stay {generator.config.detector_scale} and {generator.config.detector_shift}"
+            f"and shift stay {generator.config.detector_scale} and {generator.config.detector_shift}, the verifier's "
+            f"{generator.config.verifier_scale} and {generator.config.verifier_shift}"
         )
         return
     pictures = [read_photo(path, recipe["short_side_px"]) for path in paths]

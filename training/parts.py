@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from restoration.errors import CheckpointError, InvalidOption
-from restoration.generator import DetectFillConfig
+from restoration.errors import CheckpointError, InvalidOption, ReleaseInvalid
+from restoration.generator import DetectFillConfig, build_generator
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.publishing import PARTS_TAKEN, read_facts
-from training.trainer import generator_from_checkpoint
 
 PartName = Literal["detector", "verifier", "filler", "denoiser"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -27,20 +26,40 @@ def take_part(part: PartName, donor: Path, run: Path, into: Path) -> None:
     if not any(name.startswith(f"{part}.") for name in giving["average"]):
         raise CheckpointError(f"{donor} has no {part} to give; name the run that trained one")
     settings = {name: value for name, value in _settings(giving).items() if part_of(name) == part}
-    calibration = {
+    calibration = _calibration_with_part(part, giving, taking)
+    recipe = {**taking["recipe"], "generator": {**_settings(taking), **settings}}
+    recipe["name"] = f"{recipe['name']} + {part}"
+    weights = {kind: _with_part(taking[kind], giving[kind], part) for kind in ("generator", "average")}
+    _expect_whole(recipe["generator"], weights["average"])
+    save_checkpoint(into, {**taking, **weights, "recipe": recipe, "calibration": calibration, "optimisers": {}})
+    facts = dict(read_facts(run))
+    facts[PARTS_TAKEN] = {**facts.get(PARTS_TAKEN, {}), part: describe(giving)}
+    (into / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _calibration_with_part(part: PartName, giving: dict[str, Any], taking: dict[str, Any]) -> dict[str, Any]:
+    """Each part's own. None, which errs on the side of caution, where a detector that decides by itself would become
+    one that only suspects, or the other way round: to be calibrated again."""
+    has_verifier = [bool(_settings(state)["verifier_channels"]) for state in (giving, taking)]
+    if part in ("detector", "verifier") and has_verifier[0] != has_verifier[1]:
+        return {}
+    return {
         name: value
         for state, is_donor in ((taking, False), (giving, True))
         for name, value in state.get("calibration", {}).items()
         if (part_of(name) == part) == is_donor
     }
-    recipe = {**taking["recipe"], "generator": {**_settings(taking), **settings}}
-    recipe["name"] = f"{recipe['name']} + {part}"
-    weights = {kind: _with_part(taking[kind], giving[kind], part) for kind in ("generator", "average")}
-    save_checkpoint(into, {**taking, **weights, "recipe": recipe, "calibration": calibration, "optimisers": {}})
-    facts = dict(read_facts(run))
-    facts[PARTS_TAKEN] = {**facts.get(PARTS_TAKEN, {}), part: describe(giving)}
-    (into / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    generator_from_checkpoint(into)
+
+
+def _expect_whole(config: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Raises CheckpointError if the two do not make a generator."""
+    try:
+        build_generator("detect-fill", config).load_state_dict(weights)
+    except (ReleaseInvalid, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"the two runs' parts do not make one generator ({reason}); take all that differ"
+        ) from error
 
 
 def describe(state: dict[str, Any]) -> str:

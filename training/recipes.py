@@ -257,8 +257,6 @@ DETECT_FILL = DetectFillConfig(
     filler_keeps=True,
     detector_context=4,
     denoiser_channels=(48, 64, 96),
-    denoiser_dilations=(1, 1, 1),
-    denoiser_bands=3,
 )
 DENOISE = Phase("denoiser", 5_000, num_crops=8, crop_px=96, learning_rate=2e-3, warm_up_steps=50, noise=NoiseConfig())
 DENOISE_FALLING = replace(DENOISE, num_steps=12_500, decays=True)

@@ -71,7 +71,6 @@ class Trainer:
         }
         self._perceptual = self._load_perceptual()
         self._finite_checks: deque[_FiniteCheck] = deque()
-        torch.backends.cudnn.benchmark = is_cuda
         self.step = 0
         self.trained_seconds = 0.0
         self.calibration: dict[str, float] = {}
@@ -101,7 +100,12 @@ class Trainer:
         started = time.monotonic()
         before = self.trained_seconds
         self.settings.folder.mkdir(parents=True, exist_ok=True)
-        with self._stop_on_signals(), self._open_curves() as writer, _progress(self.recipe.num_steps) as show:
+        with (
+            self._stop_on_signals(),
+            self._open_curves() as writer,
+            _progress(self.recipe.num_steps) as show,
+            torch.backends.cudnn.flags(benchmark=self.settings.device.type == "cuda"),
+        ):
             for phase, first, end in spans(self.recipe):
                 if self.step >= end:
                     continue
@@ -301,6 +305,9 @@ class Trainer:
             self._grow_verifier(network, generator)
         if isinstance(generator, DetectFill):
             self.calibration = {name: getattr(generator.config, name) for name in CALIBRATED}
+            if not generator.has_verifier:  # one that is made of the detector is as sure as that
+                self.calibration["verifier_scale"] = self.calibration["detector_scale"]
+                self.calibration["verifier_shift"] = self.calibration["detector_shift"]
         return len(fitting)
 
     @staticmethod

@@ -55,12 +55,30 @@ def test_a_release_that_finds_other_damage_fails_even_where_nothing_was_written(
         check_golden(release, golden, on_cpu(make_generator(damage_logit=-0.5)))
 
 
+CASCADE = {"detector_channels": (8, 12, 16), "detector_context": 2, "verifier_channels": (8, 12, 16)}
+
+
+@pytest.mark.parametrize(("part", "named"), [("detector", "damage map"), ("verifier", "verified map")])
+def test_a_verifier_is_tested_beside_its_detector(publish, part, named):
+    release = publish(make_generator(**CASCADE))
+    other = make_generator(**CASCADE)
+    check_golden(release, read_golden(release), on_cpu(make_generator(**CASCADE)))
+    with torch.no_grad():
+        getattr(other, part).head.bias.add_(1.0)
+    with pytest.raises(
+        ReleaseInvalid, match=rf"differs from the golden files \({named}, mean \d+\.\d+, allowed 2\.0\)"
+    ):
+        check_golden(release, read_golden(release), on_cpu(other))
+    with pytest.raises(ReleaseInvalid, match=r"it has a verifier, but no golden/verified_map\.png"):
+        check_golden(release, replace(read_golden(release), verified_map=None), on_cpu(other))
+
+
 def test_a_denoiser_is_tested_too(publish):
     release = publish(make_generator(denoiser_channels=(8, 12, 16)))
     other = make_generator(denoiser_channels=(8, 12, 16))
     with torch.no_grad():
         other.denoiser.head.bias.add_(0.02)
-    with pytest.raises(ReleaseInvalid, match=r"denoised, mean 4\.\d+, allowed 1\.0"):
+    with pytest.raises(ReleaseInvalid, match=r"denoised, mean 8\.\d+, allowed 1\.0"):
         check_golden(release, read_golden(release), on_cpu(other))
     with pytest.raises(ReleaseInvalid, match=r"it has a denoiser, but no golden/denoised\.png"):
         check_golden(release, replace(read_golden(release), denoised=None), on_cpu(other))

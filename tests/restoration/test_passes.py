@@ -4,7 +4,7 @@ from skimage import data
 
 from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
-from restoration.passes import GROWN_PX, TURNS, VERIFIED_PX, TilePass, detect_turned, grow, look_in_turns
+from restoration.passes import GROWN_PX, TURNS, VERIFIED_PX, TilePass, grow, look_in_turns
 
 CPU = torch.device("cpu")
 
@@ -29,14 +29,15 @@ def test_a_map_of_several_orientations_is_the_mean_of_their_logits():
     generator, tiles = detector(shift=0.0), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     alone = [torch.logit(back(generator.detect(turn(tiles)))) for turn, back in TURNS]
     expected = torch.sigmoid(torch.stack(alone).mean(dim=0))
-    torch.testing.assert_close(detect_turned(generator, tiles), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(look_in_turns(generator, tiles)[:, :1], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_how_a_tile_is_held_hardly_matters_to_a_map_of_all_its_turns():
     """The four form no group: of two turned tiles only some orientations are the same."""
     generator, tiles = detector(shift=0.0), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     once = (generator.detect(tiles) - generator.detect(tiles.flip(3)).flip(3)).abs().mean()
-    turned = (detect_turned(generator, tiles) - detect_turned(generator, tiles.flip(3)).flip(3)).abs().mean()
+    maps = [look_in_turns(generator, each)[:, :1] for each in (tiles, tiles.flip(3))]
+    turned = (maps[0] - maps[1].flip(3)).abs().mean()
     assert 0.0 < turned < once
 
 

@@ -58,28 +58,40 @@ def test_a_detector_brings_its_calibration_along(runs, tmp_path):
     assert equal(weights_of(tmp_path / "both", "detector"), weights_of(runs["denoise"], "detector"))
 
 
-def test_a_verifier_comes_with_its_calibration_and_leaves_the_detector_s(runs, bank, tmp_path):
-    with_verifier = dataclasses.replace(
-        DETECT_FILL.generator,
-        detector_channels=(8, 8, 8),
-        detector_context=2,
-        verifier_channels=(8, 8, 8),
-        verifier_dilations=(1,),
-    )
-    folders = []
-    for name, generator in (
-        ("with", with_verifier),
-        ("without", dataclasses.replace(with_verifier, verifier_channels=())),
-    ):
+@pytest.fixture(scope="module")
+def runs_of_both_kinds(bank, tmp_path_factory):
+    """Two runs with a verifier, `one` and `two`, and one without, `none`; each calibrated in its own way."""
+    config = dataclasses.replace(DETECT_FILL.generator, detector_channels=(8, 8, 8), detector_context=2)
+    folders = {}
+    for shift, name in enumerate(("one", "two", "none"), 3):
+        channels = () if name == "none" else (8, 8, 8)
+        generator = dataclasses.replace(config, verifier_channels=channels, verifier_dilations=(1,))
         recipe = dataclasses.replace(DETECT_FILL, generator=generator)
-        trainer = Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path / name))
-        trainer.calibration = {"detector_shift": float(len(name)), "verifier_shift": 3.0, "required_evidence": 5.5}
+        folders[name] = tmp_path_factory.mktemp(name)
+        trainer = Trainer(recipe, make_source(recipe, bank), settings_for(folders[name]))
+        trainer.calibration = {"detector_shift": shift, "verifier_shift": 10.0 + shift, "required_evidence": 5.5}
         trainer.save()
-        folders.append(tmp_path / name)
-    take_part("verifier", *folders, tmp_path / "both")
+    return folders
+
+
+def test_a_verifier_comes_with_its_calibration_and_leaves_the_detector_s(runs_of_both_kinds, tmp_path):
+    take_part("verifier", runs_of_both_kinds["one"], runs_of_both_kinds["two"], tmp_path / "both")
     config = generator_from_checkpoint(tmp_path / "both")[0].config
-    assert (config.detector_shift, config.verifier_shift, config.verifier_channels) == (7.0, 3.0, (8, 8, 8))
-    assert equal(weights_of(tmp_path / "both", "verifier"), weights_of(folders[0], "verifier"))
+    assert (config.detector_shift, config.verifier_shift, config.required_evidence) == (4.0, 13.0, 5.5)
+    assert equal(weights_of(tmp_path / "both", "verifier"), weights_of(runs_of_both_kinds["one"], "verifier"))
+
+
+@pytest.mark.parametrize(("part", "donor", "run"), [("verifier", "one", "none"), ("detector", "one", "none")])
+def test_what_a_detector_is_sure_of_changes_with_a_verifier_beside_it(runs_of_both_kinds, tmp_path, part, donor, run):
+    take_part(part, runs_of_both_kinds[donor], runs_of_both_kinds[run], tmp_path / "both")
+    config = generator_from_checkpoint(tmp_path / "both")[0].config
+    assert config.required_evidence == DETECT_FILL.generator.required_evidence == 12.0
+
+
+def test_parts_that_do_not_fit_are_refused_before_anything_is_written(runs, runs_of_both_kinds, tmp_path):
+    with pytest.raises(CheckpointError, match="do not make one generator"):
+        take_part("verifier", runs_of_both_kinds["one"], runs["detect-fill"], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_what_was_joined_is_not_trained_on(runs, bank, tmp_path):
