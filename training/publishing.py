@@ -12,7 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
+from restoration.generator import DetectFill, Generator
 from restoration.publishing import LAST_NUMBER, publish_release
 from restoration.release import Release, load_generator
 from restoration.remote_store import RemoteStore
@@ -52,6 +55,10 @@ REQUIREMENTS = (
 
 REMOVES_NOISE = "noise, grain and compression artifacts go\nif that is asked for (`denoise`), and stay otherwise;"
 KEEPS_NOISE = "it does not remove noise or grain;"
+USES_PERCEPTUAL_LOSS = """
+The filler's loss was measured with the features of VGG16 (torchvision's weights, BSD 3-Clause), weighed as LPIPS weighs
+them (BSD 2-Clause). Neither's weights are in the release.
+"""
 PARTS_TAKEN = "parts taken from other runs"
 """What a run's facts say of them."""
 
@@ -59,7 +66,7 @@ CARD = """# Model card: release of {created:%Y-%m-%d}
 
 | | |
 |---|---|
-| architecture | `{architecture}`, {num_parameters:.1f} M parameters, fp16 |
+| architecture | `{architecture}`, {num_parameters:.1f} M parameters ({networks}), fp16 |
 | recipe | `{recipe_name}`, {steps:,} steps, {minutes:.0f} minutes of training on {device}{started_from}{parts} |
 | training data | {data} |
 | code revision | `{code_revision}` |
@@ -73,7 +80,7 @@ it does not correct colours, does not sharpen and does not enlarge.
 ## Data and licences
 
 {licence}
-
+{perceptual}
 ## Scores
 
 On held-out photographs with held-out damage; `report/evaluation.md` has every family, `report/evaluation.json` the
@@ -121,7 +128,8 @@ def publish_run(
     card = CARD.format(
         created=created,
         architecture=generator.architecture,
-        num_parameters=sum(parameter.numel() for parameter in generator.parameters()) / 1e6,
+        num_parameters=_millions_of_parameters(generator),
+        networks=describe_networks(generator),
         recipe_name=state["recipe"]["name"],
         steps=state["step"],
         minutes=state["trained_seconds"] / 60,
@@ -132,6 +140,7 @@ def publish_run(
         data=data,
         code_revision=code_revision,
         licence=licence,
+        perceptual=USES_PERCEPTUAL_LOSS if has_perceptual_loss(state["recipe"]) else "",
         summary=summary_of(report),
         failures=failures,
         forced=f"\nPublished without regard to the release before it: {force}\n" if force else "",
@@ -149,6 +158,21 @@ def publish_run(
         created=created,
     )
     return publish(store) if isinstance(store, Path) else _publish_elsewhere(store, publish)
+
+
+def describe_networks(generator: Generator) -> str:
+    """What its parameters are of: `detector 0.5 M, verifier 1.8 M, filler 1.5 M`."""
+    parts = dict(generator.named_children()) if isinstance(generator, DetectFill) else {"U-Net": generator}
+    return ", ".join(f"{name} {_millions_of_parameters(part):.2g} M" for name, part in parts.items())
+
+
+def _millions_of_parameters(network: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def has_perceptual_loss(recipe: Mapping[str, Any]) -> bool:
+    """recipe: as a checkpoint holds it; one of an earlier version does not know that loss."""
+    return any(phase.get("perceptual", 0.0) > 0.0 for phase in recipe["phases"])
 
 
 def _publish_elsewhere(url: str, publish: Callable[[Path], Release]) -> Release:

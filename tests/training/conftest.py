@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from training.overlays import OverlayBank, build_bank
 from training.photos import read_photo
@@ -13,6 +15,8 @@ from training.samples import NAMES, crop_sample
 from training.splits import split_of
 
 HELD_OUT_SHARE = 0.05  # the recipes'
+VGG_LAYERS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
+"""Of VGG16 up to relu3_3: channels out and in, by torchvision's index."""
 
 
 def names_for(split: str, num: int, suffix: str = ".png") -> list[str]:
@@ -68,3 +72,18 @@ def overlay_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bank() -> OverlayBank:
     """Every family, a few small drawn overlays each."""
     return build_bank("train", side_px=96, num_per_family=6)
+
+
+@pytest.fixture(scope="session")
+def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the right names and shapes, with random values: the real ones are not part of the repository."""
+    folder, rng = tmp_path_factory.mktemp("vgg"), torch.Generator().manual_seed(0)
+    features, linear = {}, {}
+    for layer, (wide, from_wide) in VGG_LAYERS.items():
+        weight = torch.randn(wide, from_wide, 3, 3, generator=rng) * (from_wide * 9) ** -0.5
+        features |= {f"features.{layer}.weight": weight.half(), f"features.{layer}.bias": torch.zeros(wide).half()}
+    for index, wide in enumerate((64, 128, 256)):
+        linear[f"lin{index}.weight"] = torch.rand(1, wide, 1, 1, generator=rng)
+    save_file(features, folder / "vgg16_features_to_relu3_3_fp16.safetensors")
+    save_file(linear, folder / "lpips_vgg_lin.safetensors")
+    return folder

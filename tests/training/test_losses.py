@@ -1,11 +1,9 @@
 """Small cases, worked out by hand."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from restoration.errors import DataError
 from training.losses import (
@@ -164,23 +162,6 @@ def test_a_patch_is_fake_where_it_holds_any_sample_of_the_mask():
 
 
 # --- perceptual -------------------------------------------------------------------------------------------------------
-
-VGG_LAYERS = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
-
-
-@pytest.fixture(scope="module")
-def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the right names and shapes, with random values: the real ones are not part of the repository."""
-    folder, rng = tmp_path_factory.mktemp("vgg"), torch.Generator().manual_seed(0)
-    features, linear = {}, {}
-    for layer, (wide, from_wide) in VGG_LAYERS.items():
-        weight = torch.randn(wide, from_wide, 3, 3, generator=rng) * (from_wide * 9) ** -0.5
-        features |= {f"features.{layer}.weight": weight.half(), f"features.{layer}.bias": torch.zeros(wide).half()}
-    for index, wide in enumerate((64, 128, 256)):
-        linear[f"lin{index}.weight"] = torch.rand(1, wide, 1, 1, generator=rng)
-    save_file(features, folder / "vgg16_features_to_relu3_3_fp16.safetensors")
-    save_file(linear, folder / "lpips_vgg_lin.safetensors")
-    return folder
 
 
 def test_what_looks_alike_has_no_perceptual_loss_and_what_differs_more_has_more(vgg_weights):

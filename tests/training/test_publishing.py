@@ -1,5 +1,6 @@
 """From a run to a release that loads."""
 
+import dataclasses
 import json
 import subprocess
 
@@ -39,14 +40,19 @@ def run(bank, golden, tmp_path_factory):
     """A run of a few steps with its report."""
     folder = tmp_path_factory.mktemp("run")
     trainer = Trainer(DETECT_FILL, make_source(DETECT_FILL, bank), settings_for(folder))
-    for generator in (trainer.generator, trainer.average):  # untrained answers are too large for bfloat16
-        for network in (generator.detector, generator.filler):
-            network.head.weight.data.mul_(0.1)
+    for generator in (trainer.generator, trainer.average):
+        shrink_answers(generator)
     trainer.train()
     (folder / "run.json").write_text(json.dumps({"device": "an abacus", "data_fingerprint": "12ab"}))
     about = {WEIGHTS_MEASURED: weights_digest(generator_from_checkpoint(folder)[0])}
     evaluate([golden], {"nothing": do_nothing}, lpips=None, about=about).save(folder / "report")
     return folder
+
+
+def shrink_answers(generator):
+    """Untrained ones are too large for bfloat16."""
+    for network in generator.children():
+        network.head.weight.data.mul_(0.1)
 
 
 def publish(run, store, golden):
@@ -81,6 +87,26 @@ def test_the_model_card_states_data_licence_scores_and_failures(run, golden, tmp
     for stated in ("two photographs", "Public domain.", "nothing yet.", "an abacus", "6 steps", "| nothing |"):
         assert stated in card
     assert "{" not in card
+
+
+def test_the_model_card_names_every_network_and_whose_weights_were_in_the_loss(
+    run, golden, bank, vgg_weights, tmp_path
+):
+    config = dataclasses.replace(DETECT_FILL.generator, detector_context=1, verifier_channels=(8, 8, 8, 64))
+    phase = dataclasses.replace(DETECT_FILL.phases[1], num_steps=1, perceptual=0.5)
+    recipe = dataclasses.replace(DETECT_FILL, generator=config, phases=(phase,))
+    trainer = Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path / "run", perceptual_weights=vgg_weights))
+    for generator in (trainer.generator, trainer.average):
+        shrink_answers(generator)
+    trainer.train()
+    about = {WEIGHTS_MEASURED: weights_digest(generator_from_checkpoint(tmp_path / "run")[0])}
+    evaluate([golden], {"nothing": do_nothing}, lpips=None, about=about).save(tmp_path / "run" / "report")
+    card = (publish(tmp_path / "run", tmp_path / "store", golden).path / "README.md").read_text()
+    parts = (trainer.generator.detector, trainer.generator.verifier, trainer.generator.filler)
+    millions = [sum(weight.numel() for weight in part.parameters()) / 1e6 for part in parts]
+    assert "M parameters (detector {:.2g} M, verifier {:.2g} M, filler {:.2g} M), fp16".format(*millions) in card
+    assert "VGG16 (torchvision's weights, BSD 3-Clause)" in card
+    assert "VGG16" not in (publish(run, tmp_path / "other", golden).path / "README.md").read_text()
 
 
 def test_a_run_without_a_report_is_not_published(run, golden, tmp_path):
