@@ -28,8 +28,9 @@ MOST_ENLARGED = 4.0
 THIN_PX = 11
 """What is wider gets no second look, and is no evidence for the rest: a wall between two shoulders is large and
 suspect, and no crack."""
-PHOTO_EXTRA = 2.0
-"""So much more evidence, in logits, must a photo as a whole give than a single area must."""
+PHOTO_EXTRA = 3.0
+"""So much more evidence, in logits, must a photo as a whole give than a single area must: with 2, a sky full of stars
+gave enough."""
 SENSITIVITY_LOGITS = 8.0
 """How much more certain everything looks at a sensitivity of 1 than at 0; a tenth of it is less than one doubling."""
 
