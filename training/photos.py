@@ -157,20 +157,20 @@ class ResidentPhotos:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def cut(self, crops: Tensor, crop_px: int, config: CropConfig) -> Tensor:
-        """crops: as `draw_places` draws them, on the device. Returns (N, 3, crop_px, crop_px) float32 in [0, 1].
+    def cut(self, places: Tensor, crop_px: int, config: CropConfig) -> Tensor:
+        """places: as `draw_places` draws them, on the device. Returns (N, 3, crop_px, crop_px) float32 in [0, 1].
 
         Cubic; what is made much smaller, from a grid twice as fine, so that its detail does not turn into another.
         """
-        chosen = (crops[:, 0] * len(self)).long().clamp(max=len(self) - 1)
+        chosen = (places[:, 0] * len(self)).long().clamp(max=len(self) - 1)
         sizes_px = torch.stack([self.heights_px[chosen], self.widths_px[chosen]], dim=1)
         low, high = (math.log(each) for each in config.zoom)
-        sides_px = (crop_px * torch.exp(low + crops[:, 1] * (high - low))).clamp(min=8.0)
+        sides_px = (crop_px * torch.exp(low + places[:, 1] * (high - low))).clamp(min=8.0)
         sides_px = torch.minimum(sides_px, sizes_px.amin(dim=1)).floor()
-        corners_px = (crops[:, 2:4] * (sizes_px - sides_px[:, None] + 1.0)).floor()
+        corners_px = (places[:, 2:4] * (sizes_px - sides_px[:, None] + 1.0)).floor()
         window_px = int(crop_px * config.zoom[1]) + 1
         windows = self._windows(chosen, corners_px.long(), window_px)
-        theta = _turned(crops[:, 4]) * (sides_px / window_px)[:, None, None]
+        theta = _turned(places[:, 4]) * (sides_px / window_px)[:, None, None]
         middle = (sides_px / window_px - 1.0)[:, None].expand(-1, 2)
         theta = torch.cat([theta, middle[:, :, None]], dim=2).float()
         straight, averaged = _sampled(windows, theta, crop_px), F.avg_pool2d(_sampled(windows, theta, 2 * crop_px), 2)
