@@ -36,6 +36,7 @@ from benchmarks.load import send_all
 from benchmarks.photos import make_photo
 from benchmarks.running import restore, running_service
 from benchmarks.serving import SMALL_PX, STORE, beside_a_scan, rate_of_bare_generator, sides_px
+from restoration.cuda import BATCH_SIZE
 from restoration.device import DeviceGenerator, Precision, choose_device, choose_precision
 from restoration.generator import DetectFill, Generator, Pix2Pix
 from restoration.photo import decode_photo
@@ -45,8 +46,7 @@ from restoration.stores import FolderStore
 TILE_PX = 256
 NUM_TIMED = 15
 CALL_SECONDS = 0.3
-SERVED_BATCH_SIZE = 32
-BATCH_SIZES = (SERVED_BATCH_SIZE, 8, 64, 16)
+BATCH_SIZES = (BATCH_SIZE, 8, 64, 32)
 CONCURRENCIES = (8, 16)
 MIXED_PX = ((256, 256), (512, 512), (512, 768), (816, 1225))
 MIB = 2**20
@@ -161,7 +161,7 @@ def measure_networks(report: Report, device: torch.device, batch_sizes: Sequence
     served, is_gpu = choose_precision(device), device.type == "cuda"
     original = Pix2Pix().eval().to(device)
     with torch.inference_mode():
-        for size in batch_sizes[:1] if not is_gpu else (8, SERVED_BATCH_SIZE):
+        for size in batch_sizes[:1] if not is_gpu else (8, BATCH_SIZE):
             tiles = torch.rand(size, 3, TILE_PX, TILE_PX, device=device) * 2 - 1
             spent_ms = median_ms(partial(original, tiles), device) / size
             report.add("networks", stage="the original", how="float32, launched", batch=size, ms_a_tile=spent_ms)
@@ -242,7 +242,7 @@ def measure_calls(report: Report, device: torch.device, batch_sizes: Sequence[in
         ways: dict[str, Callable[[int], DeviceGenerator]] = {
             "as served": lambda size: DeviceGenerator(newest_generator(), device, precision, batch_size=size)
         }
-        if size == SERVED_BATCH_SIZE:
+        if size == BATCH_SIZE:
             ways["launched"] = lambda size: DeviceGenerator(
                 newest_generator(), device, precision, batch_size=size, uses_graphs=False
             )
