@@ -1,6 +1,7 @@
 """On this machine's device, without a server. The only module of the package that needs torch; imported when asked for.
 
-Photos are decoded, cut, composed and encoded in threads; what the network computes, it computes in one.
+Photos are decoded, cut, composed and encoded in threads; what the network computes, it computes in threads of its own:
+one on a CPU, which computes with all cores, and on a GPU as many as it works for at a time.
 """
 
 import re
@@ -60,7 +61,7 @@ class OnThisDevice:
         self.num_at_once = num_at_once
         self._wants_map = options.damage_maps
         self._options = RestoreOptions(mode=options.mode, sensitivity=options.sensitivity, denoise=options.denoise)
-        self._generator = OneThreadGenerator(restorer.generator)
+        self._generator = OwnThreadsGenerator(restorer.generator)
         self._room = Room(max_decoded_pixels)
 
     def restore(self, photo: bytes) -> Restored:
@@ -84,12 +85,12 @@ class OnThisDevice:
         self._generator.close()
 
 
-class OneThreadGenerator(InFrontOf):
-    """A `TileGenerator` for any number of threads: a thread of its own has the device, the others wait their turn."""
+class OwnThreadsGenerator(InFrontOf):
+    """A `TileGenerator` for any number of threads: `calls_at_once` of its own have the device, the others wait."""
 
     def __init__(self, generator: TileGenerator) -> None:
         self.generator = generator
-        self._thread = ThreadPoolExecutor(1, "device")
+        self._threads = ThreadPoolExecutor(generator.calls_at_once, "device")
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
@@ -108,10 +109,10 @@ class OneThreadGenerator(InFrontOf):
         return self._call(self.generator.denoise, tiles)
 
     def close(self) -> None:
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def _call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        return self._thread.submit(function, *arguments, **named).result()
+        return self._threads.submit(function, *arguments, **named).result()
 
 
 class Room:
