@@ -126,8 +126,8 @@ class PerceptualLoss:
     BLOCKS = ((0, 2), (5, 7), (10, 12, 14))  # torchvision's indices; a pooling layer before each but the first
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        features = load_weights(folder / "vgg16_features_to_relu3_3_fp16.safetensors")
-        linear = load_weights(folder / "lpips_vgg_lin.safetensors")
+        features = load_weights(folder / "vgg16_features_to_relu3_3_fp16.safetensors", "--perceptual-weights")
+        linear = load_weights(folder / "lpips_vgg_lin.safetensors", "--perceptual-weights")
         self._weights = {name: _placed(weight, device) for name, weight in (features | linear).items()}
 
     def __call__(self, picture: Tensor, clean: Tensor, mask: Tensor) -> Tensor:

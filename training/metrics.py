@@ -71,8 +71,8 @@ class LPIPS:
     SCALE = (0.458, 0.448, 0.450)
 
     def __init__(self, folder: Path) -> None:
-        self._features = load_weights(folder / "alexnet_features_fp16.safetensors")
-        self._linear = load_weights(folder / "lpips_alex_lin.safetensors")
+        self._features = load_weights(folder / "alexnet_features_fp16.safetensors", "--lpips-weights")
+        self._linear = load_weights(folder / "lpips_alex_lin.safetensors", "--lpips-weights")
 
     @classmethod
     def normalised(cls, pictures: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ class LPIPS:
         return distance
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """float32, by name. Raises DataError for a file that is not there."""
+def load_weights(path: Path, option: str) -> dict[str, Tensor]:
+    """float32, by name. option: by which the folder was named. Raises DataError for a file that is not there."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist; name the folder that holds LPIPS's weights, or leave LPIPS out")
+        raise DataError(f"{path.parent} holds no {path.name}; name the folder that holds it with {option}")
     return {name: weight.float() for name, weight in load_file(path).items()}

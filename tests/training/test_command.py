@@ -205,7 +205,20 @@ def test_a_device_that_is_not_there_is_one_line_and_exit_code_2(training, photo_
 def test_missing_lpips_weights_are_noticed(training, photo_folder, tmp_path):
     code, _, error = training("evaluate", photo_folder, "--run", tmp_path, "--lpips-weights", tmp_path)
     assert code == 2
-    assert "LPIPS" in error_line(error)
+    assert f"{tmp_path} holds no alexnet_features_fp16.safetensors; " in error_line(error)
+    assert "--lpips-weights" in error
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_missing_weights_of_a_perceptual_loss_are_noticed(training, photo_folder, tmp_path, monkeypatch):
+    phase = dataclasses.replace(DETECT_FILL.phases[1], perceptual=0.5)
+    recipe = dataclasses.replace(DETECT_FILL, phases=(phase,))
+    monkeypatch.setitem(jobs.RECIPES, "detect-fill", lambda num_photos: recipe)
+    named = ["--run", tmp_path / "run", "--perceptual-weights", tmp_path]
+    code, _, error = training("train", photo_folder, "--device", "cpu", *named)
+    assert code == 2
+    assert f"{tmp_path} holds no vgg16_features_to_relu3_3_fp16.safetensors; " in error_line(error)
+    assert "with --perceptual-weights" in error
 
 
 def test_run_says_before_training_that_nothing_is_held_out(training, tmp_path):

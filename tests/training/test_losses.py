@@ -178,5 +178,7 @@ def test_what_looks_alike_has_no_perceptual_loss_and_what_differs_more_has_more(
 
 
 def test_the_weights_that_a_perceptual_loss_lacks_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"vgg16_features_to_relu3_3_fp16\.safetensors does not exist"):
+    with pytest.raises(
+        DataError, match=r"holds no vgg16_features_to_relu3_3_fp16\.safetensors; .* --perceptual-weights$"
+    ):
         PerceptualLoss(tmp_path, torch.device("cpu"))

@@ -113,5 +113,5 @@ def test_missing_lpips_weights_are_named(lpips_weights, tmp_path, missing):
     for path in lpips_weights.iterdir():
         if path.name != missing:
             (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(DataError, match=f"{missing} does not exist"):
+    with pytest.raises(DataError, match=f"{tmp_path} holds no {missing}; .* --lpips-weights$"):
         LPIPS(tmp_path)

@@ -7,6 +7,7 @@ import torch
 
 from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN
+from training.losses import PerceptualLoss
 from training.pairs import BatchShape, make_batch
 from training.steps import condition_channels, draw_fill_mask, run_step, trained_part
 from training.trainer import build_generator_for
@@ -100,6 +101,23 @@ def test_the_filler_phase_moves_the_filler_alone(bank):
     assert moved(generator.filler)
     assert untouched(generator.detector)
     assert untouched(judge)
+
+
+def test_the_perceptual_loss_moves_the_filler_alone_and_further(bank, vgg_weights):
+    perceptual = PerceptualLoss(vgg_weights, CPU)
+    totals = {}
+    for weight in (0.0, 0.5):
+        generator, judge = networks_of(DETECT_FILL)
+        phase = dataclasses.replace(FILLER, perceptual=weight)
+        pairs = pairs_for(DETECT_FILL, phase, bank)
+        losses = run_step(generator, judge, pairs, phase, DETECT_FILL, seeded(), perceptual)
+        losses.generator.backward()
+        totals[weight] = losses.generator.item()
+        assert moved(generator.filler)
+        assert untouched(generator.detector)
+        assert untouched(judge)
+    assert losses.shown["perceptual"] > 0
+    assert totals[0.5] == pytest.approx(totals[0.0] + 0.5 * losses.shown["perceptual"].item())
 
 
 @pytest.mark.parametrize(("recipe", "index"), [(DETECT_FILL, 2), (PIX2PIX, 0)], ids=["detect-fill", "pix2pix"])
