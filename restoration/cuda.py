@@ -20,7 +20,8 @@ from torch import Tensor
 
 NUM_AT_ONCE = 2
 BATCH_SIZE = 16
-"""Unless the settings say otherwise: of 8, 16, 32 and 64 the one with which an H100 computes most, copies included."""
+"""Unless the settings say otherwise: of 8, 16, 32 and 64 the one with which an H100 detects most,
+copies included; and most tiles are the detector's."""
 PORTABLE = 1
 """cudaHostRegisterPortable: pinned for all devices."""
 OUT_OF_MEMORY = 2

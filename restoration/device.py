@@ -25,7 +25,7 @@ _HALVING = threading.Lock()
 
 
 class TileGenerator(Protocol):
-    """The joint between a photo and a network: three calls on batches of tiles, CPU tensors.
+    """The joint between a photo and a network: four calls on batches of tiles, CPU tensors.
 
     Results must not depend on what else is in the batch. `batch_size` is how many tiles a call should bring; fewer
     are fine.

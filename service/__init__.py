@@ -1,1 +1,1 @@
-"""The REST service: HTTP in front, one thread that restores behind."""
+"""The REST service: HTTP in front, threads that restore behind."""
