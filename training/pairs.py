@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Full, Queue
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -242,65 +242,81 @@ COMPOSED_AHEAD = 1
 def _composed_ahead(
     source: PairSource, steps: Sequence[int], shape: BatchShape, device: torch.device
 ) -> Iterator[Pairs]:
-    """Groups are drawn in threads, which OpenCV lets run at once, and composed in one more, in its own stream: what it
-    waits for is then its own work, and not that of the training step."""
     if not steps:
         return
     at_once = source.batches_at_once
     groups = range(steps[0] // at_once, steps[-1] // at_once + 1)
-    composed: Queue[tuple[Pairs, torch.cuda.Event] | Exception] = Queue(COMPOSED_AHEAD)
-    is_over = threading.Event()
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def put(item: tuple[Pairs, torch.cuda.Event] | Exception) -> None:
-        while not is_over.is_set():
-            with suppress(Full):
-                composed.put(item, timeout=0.1)
-                return
-
-    def compose() -> None:
-        larger = group_shape(source, shape)
-        try:
-            for group, drawn in zip(groups, _drawn_ahead(source, groups, larger, is_over), strict=False):
-                with torch.cuda.stream(stream):
-                    pairs = source.compose(drawn.pin_memory().to(device, non_blocking=True), group, larger)
-                    put((pairs, stream.record_event()))
-        except Exception as error:  # whatever it is, the trainer must hear of it
-            put(error)
-
-    thread = threading.Thread(target=compose, name="pairs", daemon=True)
-    thread.start()
-    try:
+    with _GroupsAhead(source, groups, group_shape(source, shape), device) as ahead:
         for step in steps:
             index = step % at_once
             if step == steps[0] or index == 0:
-                item = composed.get()
-                if isinstance(item, Exception):
-                    raise item
-                pairs, is_made = item
-                current = torch.cuda.current_stream(device)
-                current.wait_event(is_made)
-                for planes in vars(pairs).values():
-                    planes.record_stream(current)
+                pairs = ahead.take()
             yield rows_of(pairs, index, shape.num_crops)
-    finally:
-        is_over.set()
-        thread.join()
 
 
-def _drawn_ahead(
-    source: PairSource, groups: Sequence[int], shape: BatchShape, is_over: threading.Event
-) -> Iterator[Tensor]:
-    with ThreadPoolExecutor(DRAWING_THREADS, "crops") as pool:
-        ahead: deque[Future[Tensor]] = deque()
-        for group in groups:
-            if is_over.is_set():
+class _GroupsAhead:
+    """Groups are drawn in threads, which OpenCV lets run at once, and composed in one more, in its own stream: what it
+    waits for is then its own work, and not that of the training step."""
+
+    def __init__(self, source: PairSource, groups: Sequence[int], shape: BatchShape, device: torch.device) -> None:
+        """shape: of a whole group."""
+        self._source = source
+        self._groups = groups
+        self._shape = shape
+        self._device = device
+        self._composed: Queue[tuple[Pairs, torch.cuda.Event] | BaseException] = Queue(COMPOSED_AHEAD)
+        self._is_over = threading.Event()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._thread = threading.Thread(target=self._compose_all, name="pairs", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def take(self) -> Pairs:
+        """The next group, for the stream under way; waits until it is composed. Raises what that failed with."""
+        item = self._composed.get()
+        if isinstance(item, BaseException):
+            raise item
+        pairs, is_made = item
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(is_made)
+        for planes in vars(pairs).values():
+            planes.record_stream(current)
+        return pairs
+
+    def _compose_all(self) -> None:
+        try:
+            for group, drawn in zip(self._groups, self._drawn(), strict=False):
+                with torch.cuda.stream(self._stream):
+                    placed = drawn.pin_memory().to(self._device, non_blocking=True)
+                    pairs = self._source.compose(placed, group, self._shape)
+                    self._put((pairs, self._stream.record_event()))
+        except BaseException as error:  # whatever it is, the trainer must hear of it, which waits for ever otherwise
+            self._put(error)
+
+    def _put(self, item: tuple[Pairs, torch.cuda.Event] | BaseException) -> None:
+        while not self._is_over.is_set():
+            with suppress(Full):
+                self._composed.put(item, timeout=0.1)
                 return
-            ahead.append(pool.submit(source.draw, group, shape))
-            if len(ahead) >= DRAWN_AHEAD:
+
+    def _drawn(self) -> Iterator[Tensor]:
+        """In order; ends early when nobody waits any more."""
+        with ThreadPoolExecutor(DRAWING_THREADS, "crops") as pool:
+            ahead: deque[Future[Tensor]] = deque()
+            for group in self._groups:
+                if self._is_over.is_set():
+                    return
+                ahead.append(pool.submit(self._source.draw, group, self._shape))
+                if len(ahead) >= DRAWN_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:

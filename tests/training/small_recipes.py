@@ -1,7 +1,7 @@
 """Both recipes with networks of few channels and phases of few steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,8 @@ from training.damage import Pairs
 from training.discriminator import PatchGANConfig
 from training.noise import NoiseConfig
 from training.overlays import OverlayBank
-from training.pairs import BatchShape, DamagedOnTheFly, PairSource
-from training.photos import PhotoSet
+from training.pairs import BatchShape, DamagedOnDevice, DamagedOnTheFly, PairSource
+from training.photos import PhotoSet, ResidentPhotos
 from training.recipes import Phase, Recipe
 from training.samples import crop_sample
 from training.trainer import RunSettings
@@ -56,23 +56,34 @@ def make_source(recipe: Recipe, bank: OverlayBank) -> DamagedOnTheFly:
     return DamagedOnTheFly(photos, bank, recipe.damage, recipe.crops, recipe.seed)
 
 
+def make_resident_source(recipe: Recipe, bank: OverlayBank, device: torch.device) -> DamagedOnDevice:
+    """Makes the pairs of three steps at once."""
+    photos = ResidentPhotos.of([crop_sample(name, 128) for name in ("astronaut", "coffee")], device)
+    return DamagedOnDevice(photos, bank.to(device), recipe.damage, recipe.crops, recipe.seed, batches_at_once=3)
+
+
 def settings_for(folder: Path, **changes) -> RunSettings:
     return RunSettings(folder, CPU, **changes)
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A source that does something when the batch of one step is asked for."""
+    """A source that does something when the pairs of one group are asked for."""
 
     source: PairSource
-    at_step: int
+    at_group: int
     happens: Callable[[Pairs], Pairs]
+    asked_for: list[int] = field(default_factory=list)
+    """Groups so far."""
 
-    batches_at_once: int = 1
+    @property
+    def batches_at_once(self) -> int:
+        return self.source.batches_at_once
 
-    def draw(self, step: int, shape: BatchShape) -> torch.Tensor:
-        return self.source.draw(step, shape)
+    def draw(self, group: int, shape: BatchShape) -> torch.Tensor:
+        return self.source.draw(group, shape)
 
-    def compose(self, drawn: torch.Tensor, step: int, shape: BatchShape) -> Pairs:
-        pairs = self.source.compose(drawn, step, shape)
-        return self.happens(pairs) if step == self.at_step else pairs
+    def compose(self, drawn: torch.Tensor, group: int, shape: BatchShape) -> Pairs:
+        self.asked_for.append(group)
+        pairs = self.source.compose(drawn, group, shape)
+        return self.happens(pairs) if group == self.at_group else pairs

@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from restoration.errors import LossNotFinite
+from training import jobs
 from training.damage import Pairs
-from training.pairs import BatchShape, iterate_batches, make_batch
+from training.jobs import Data
+from training.pairs import BatchShape, DamagedOnDevice, DamagedOnTheFly, iterate_batches, make_batch
 from training.photos import CropConfig, ResidentPhotos, draw_places
 from training.recipes import Phase
 from training.samples import crop_sample
 from training.steps import run_step
 from training.trainer import Trainer
 
-from .small_recipes import DETECT_FILL, Interrupted, make_source, settings_for
+from .small_recipes import DETECT_FILL, Interrupted, make_resident_source, make_source, settings_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 CUDA = torch.device("cuda", 0)
@@ -26,16 +28,32 @@ def on_cuda(folder, **changes):
     return dataclasses.replace(settings_for(folder, **changes), device=CUDA)
 
 
-def test_what_is_composed_ahead_is_what_the_step_would_make(bank):
-    source = make_source(DETECT_FILL, bank.to(CUDA))
+@pytest.fixture(params=["cut on the processor", "three steps at once, cut on the device"])
+def source(request, bank):
+    if request.param == "cut on the processor":
+        return make_source(DETECT_FILL, bank.to(CUDA))
+    return make_resident_source(DETECT_FILL, bank, CUDA)
+
+
+def test_what_is_composed_ahead_is_what_the_step_would_make(source):
     ahead = list(iterate_batches(source, range(5, 9), SHAPE, CUDA, num_workers=0))
     for step, pairs in zip(range(5, 9), ahead, strict=True):
         at_once = make_batch(source, step, SHAPE, CUDA)
         assert all(torch.equal(each, vars(at_once)[name]) for name, each in vars(pairs).items())
 
 
-def test_who_stops_early_waits_for_no_batch(bank):
-    batches = iterate_batches(make_source(DETECT_FILL, bank.to(CUDA)), range(10**6), SHAPE, CUDA, num_workers=0)
+def test_photos_lie_on_the_device_unless_they_are_taken_whole(photo_folder, bank, monkeypatch):
+    monkeypatch.setattr(jobs, "build_bank", lambda *_, **__: bank)
+    resident = Data(photo_folder, None, None).source(DETECT_FILL, CUDA)
+    assert isinstance(resident, DamagedOnDevice)
+    assert resident.photos.pixels.is_cuda
+    assert resident.batches_at_once > 1
+    whole = dataclasses.replace(DETECT_FILL, crops=CropConfig(is_whole=True))
+    assert isinstance(Data(photo_folder, None, None).source(whole, CUDA), DamagedOnTheFly)
+
+
+def test_who_stops_early_waits_for_no_batch(source):
+    batches = iterate_batches(source, range(10**6), SHAPE, CUDA, num_workers=0)
     next(batches)
     batches.close()
 
@@ -47,6 +65,7 @@ def test_what_fails_while_it_is_composed_fails_the_run(bank, tmp_path):
     source = Interrupted(make_source(DETECT_FILL, bank.to(CUDA)), 3, fail)
     with pytest.raises(ZeroDivisionError):
         Trainer(DETECT_FILL, source, on_cuda(tmp_path)).train()
+    assert 3 in source.asked_for
 
 
 def test_the_loss_falls(bank, tmp_path):
@@ -86,8 +105,7 @@ def test_a_step_that_is_not_finite_is_named_though_others_have_followed(bank, tm
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_a_run_that_was_stopped_goes_on(bank, tmp_path):
-    source = make_source(DETECT_FILL, bank.to(CUDA))
+def test_a_run_that_was_stopped_goes_on(source, tmp_path):
     assert not Trainer(DETECT_FILL, source, on_cuda(tmp_path, max_seconds=0.0)).train()
     trainer = Trainer(DETECT_FILL, source, on_cuda(tmp_path))
     trainer.resume()

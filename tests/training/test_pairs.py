@@ -1,5 +1,7 @@
+import contextlib
 import dataclasses
 import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,17 @@ from restoration.errors import DataError
 from training.damage import DamageConfig, Pairs
 from training.pairs import (
     BatchShape,
-    DamagedOnDevice,
     PairedFolders,
+    _composed_ahead,
     batch_seed,
     iterate_batches,
     load_paired_folders,
     make_batch,
 )
-from training.photos import CropConfig, ResidentPhotos, load_photos, read_photo
-from training.samples import crop_sample
+from training.photos import CropConfig, load_photos, read_photo
 
 from .conftest import names_for
-from .small_recipes import CPU, DETECT_FILL, make_source
+from .small_recipes import CPU, DETECT_FILL, Interrupted, make_resident_source, make_source
 
 SHAPE = BatchShape(num_crops=3, crop_px=32)
 WHOLE = CropConfig(zoom=(1.0, 1.0))
@@ -167,10 +168,7 @@ def test_a_pair_is_made_smaller_together(copies):
 
 
 def test_pairs_of_a_group_are_made_at_once_and_each_step_has_its_own(bank):
-    photos = [crop_sample(name, 128) for name in ("astronaut", "coffee")]
-    source = DamagedOnDevice(
-        ResidentPhotos.of(photos, CPU), bank, DamageConfig(), CropConfig(), seed=3, batches_at_once=3
-    )
+    source = make_resident_source(DETECT_FILL, bank, CPU)
     batches = [make_batch(source, step, SHAPE, CPU) for step in range(6)]
     larger = dataclasses.replace(SHAPE, num_crops=3 * SHAPE.num_crops)
     at_once = source.compose(source.draw(1, larger), 1, larger)
@@ -178,3 +176,74 @@ def test_pairs_of_a_group_are_made_at_once_and_each_step_has_its_own(bank):
         rows = slice(index * SHAPE.num_crops, (index + 1) * SHAPE.num_crops)
         assert all(torch.equal(planes, vars(at_once)[name][rows]) for name, planes in vars(batch).items())
     assert not any(equal(*two) for two in itertools.combinations(batches, 2))
+
+
+# --- ahead of need ----------------------------------------------------------------------------------------------------
+
+
+class StandInStream:
+    """For a device's stream on a machine without one: keeps which events it recorded, and for which it waited."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.recorded: list[object] = []
+        self.awaited: list[object] = []
+        self.kept_for: list[torch.Tensor] = []
+
+    def record_event(self) -> object:
+        self.recorded.append(object())
+        return self.recorded[-1]
+
+    def wait_event(self, event: object) -> None:
+        self.awaited.append(event)
+
+
+@pytest.fixture
+def streams(monkeypatch) -> dict[str, StandInStream]:
+    """Stands in for CUDA's streams and pinned memory: `training`, and `own`, in which pairs are to be composed."""
+    streams = {"training": StandInStream(), "own": StandInStream()}
+    of_thread = threading.local()
+
+    @contextlib.contextmanager
+    def use(stream: StandInStream):
+        of_thread.stream = stream
+        yield
+        del of_thread.stream
+
+    def current(device: torch.device) -> StandInStream:
+        return getattr(of_thread, "stream", streams["training"])
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams["own"])
+    monkeypatch.setattr(torch.cuda, "stream", use)
+    monkeypatch.setattr(torch.cuda, "current_stream", current)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda planes, stream: stream.kept_for.append(planes))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda drawn: drawn)
+    return streams
+
+
+def test_groups_are_composed_ahead_in_a_stream_of_their_own_and_what_fails_there_is_heard_of(bank, streams):
+    def note_stream(pairs: Pairs) -> Pairs:
+        assert torch.cuda.current_stream(CPU) is streams["own"]
+        return pairs
+
+    source = Interrupted(make_resident_source(DETECT_FILL, bank, CPU), 2, note_stream)
+    steps = range(5, 9)  # the last of group 1, and all of group 2
+    ahead = list(_composed_ahead(source, steps, SHAPE, CPU))
+    assert source.asked_for == [1, 2]
+    assert streams["training"].awaited == streams["own"].recorded
+    assert len(streams["training"].kept_for) == 2 * len(dataclasses.fields(Pairs))
+    assert len(ahead) == 4
+    for step, pairs in zip(steps, ahead, strict=True):
+        assert equal(pairs, make_batch(source.source, step, SHAPE, CPU))
+    assert list(_composed_ahead(source, range(9, 9), SHAPE, CPU)) == []
+
+    def stop(pairs: Pairs) -> Pairs:
+        raise KeyboardInterrupt
+
+    failing = _composed_ahead(dataclasses.replace(source, happens=stop), steps, SHAPE, CPU)
+    assert equal(next(failing), ahead[0])
+    with pytest.raises(KeyboardInterrupt):
+        next(failing)
+    stopped_early = _composed_ahead(source, range(10**6), SHAPE, CPU)
+    next(stopped_early)
+    stopped_early.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "pairs"]

@@ -145,7 +145,7 @@ def test_phases_follow_one_another():
 def test_a_resumed_run_ends_exactly_as_one_in_a_single_go(train, bank, tmp_path, recipe, stopped_after):
     """Networks, optimisers, average, random state: every bit, dropout and spectral norms included."""
     train(recipe, "single")
-    source = Interrupted(make_source(recipe, bank), at_step=stopped_after - 1, happens=terminate)
+    source = Interrupted(make_source(recipe, bank), at_group=stopped_after - 1, happens=terminate)
     stopped = train(recipe, "stopped", source)
     assert not stopped.finished
     assert stopped.step == stopped_after
@@ -168,13 +168,13 @@ def test_worker_processes_change_nothing_of_a_run(train, tmp_path):
 
 def test_sigterm_is_taken_while_training_only(train, bank):
     before = signal.getsignal(signal.SIGTERM)
-    source = Interrupted(make_source(DETECT_FILL, bank), at_step=0, happens=terminate)
+    source = Interrupted(make_source(DETECT_FILL, bank), at_group=0, happens=terminate)
     assert not train(DETECT_FILL, source=source).finished
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_that_is_stopped_in_its_last_step_is_finished(train, bank):
-    source = Interrupted(make_source(DETECT_FILL, bank), at_step=5, happens=terminate)
+    source = Interrupted(make_source(DETECT_FILL, bank), at_group=5, happens=terminate)
     assert train(DETECT_FILL, source=source).finished
 
 
@@ -194,7 +194,7 @@ def test_a_finished_run_that_is_resumed_does_nothing(train, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint_whole(train, bank, tmp_path, recipe):
-    source = Interrupted(make_source(recipe, bank), at_step=3, happens=spoil)
+    source = Interrupted(make_source(recipe, bank), at_group=3, happens=spoil)
     with pytest.raises(LossNotFinite, match=rf"step 3: .* is not finite \(batch seed {batch_seed(recipe.seed, 3)}\)"):
         train(recipe, source=source, checkpoint_every_steps=2)
     state = load_checkpoint(tmp_path / "run")
