@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +68,18 @@ def context_of(generator: DeviceGenerator) -> Tensor:
     return TILES[:, :1, ::2, ::2].expand(-1, generator.num_context_planes, -1, -1)
 
 
+def look_again(generator: DeviceGenerator, some: slice, *, is_told: bool) -> Tensor:
+    looks = generator.verify if generator.has_verifier else generator.detect
+    return looks(TILES[some], context_of(generator)[some] if is_told else None)
+
+
 STAGES: dict[str, Stage] = {
     "detect": lambda generator, some: generator.detect(TILES[some]),
     "detect, told of a smaller copy": lambda generator, some: generator.detect(
         TILES[some], context_of(generator)[some]
     ),
-    "second look": lambda generator, some: (generator.verify if generator.has_verifier else generator.detect)(
-        TILES[some], context_of(generator)[some]
-    ),
+    "second look": partial(look_again, is_told=False),
+    "second look, told of a smaller copy": partial(look_again, is_told=True),
     "fill": lambda generator, some: generator.fill(TILES[some], MASK[some], MASK[some]),
     "denoise": lambda generator, some: generator.denoise(TILES[some]),
 }
