@@ -1,4 +1,5 @@
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from restoration.generator import soften
 from restoration.tensors import stack_tiles, to_model_range, to_samples
+from training import damage
 from training.damage import (
     INVISIBLE,
     LOOKS,
@@ -166,10 +168,19 @@ def test_sharpening_leaves_plain_areas_and_gives_edges_a_rim():
     assert (sharp[..., 8] > 0.6).all()
 
 
-def test_captions_borders_and_innocent_objects_are_in_both_pictures_of_a_pair(photos, bank):
-    many = photos.repeat(20, 1, 1, 1)
-    config = DamageConfig(num_layers_shares=(1.0,))
-    pairs = make_pairs(many, bank, config, seeded(3))
+def test_captions_borders_and_innocent_objects_are_in_both_pictures_of_a_pair(photos, bank, monkeypatch):
+    num_drawn_on = {}
+
+    def count(name: str, draw, before: torch.Tensor, *how) -> torch.Tensor:
+        drawn = draw(before, *how)
+        num_drawn_on[name] = int((drawn != before).flatten(1).any(dim=1).sum())
+        return drawn
+
+    names = ("add_objects", "add_captions", "add_margins")
+    for name in names:
+        monkeypatch.setattr(damage, name, partial(count, name, getattr(damage, name)))
+    pairs = make_pairs(photos.repeat(20, 1, 1, 1), bank, DamageConfig(num_layers_shares=(1.0,)), seeded(3))
+    assert all(num_drawn_on.get(name, 0) > 0 for name in names)
     assert pairs.damaged.equal(pairs.clean)
     assert not pairs.mask.any()
 
