@@ -305,7 +305,7 @@ class Trainer:
             self._grow_verifier(network, generator)
         if isinstance(generator, DetectFill):
             self.calibration = {name: getattr(generator.config, name) for name in CALIBRATED}
-            if not generator.has_verifier:  # one that is made of the detector is as sure as that
+            if self.generator.has_verifier and not generator.has_verifier:  # as sure as the detector that it is made of
                 self.calibration["verifier_scale"] = self.calibration["detector_scale"]
                 self.calibration["verifier_shift"] = self.calibration["detector_shift"]
         return len(fitting)

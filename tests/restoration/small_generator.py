@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from restoration.generator import Generator, build_generator
+from restoration.generator import Denoiser, Generator, build_generator
 
 SMALL = {"detector_channels": [8, 12, 16, 16], "filler_channels": [8, 12, 16, 24]}
 
@@ -22,6 +22,12 @@ def make_generator(*, seed: int = 0, damage_logit: float | None = None, **config
         generator.detector.head.weight.data.zero_()
         generator.detector.head.bias.data.fill_(damage_logit)
     return generator
+
+
+def add_to_every_sample(denoiser: Denoiser, correction: float) -> None:
+    """What it adds, whatever it sees: to luma, and of no band of detail does it take anything away."""
+    denoiser.head.bias.data[:12] = torch.tensor([correction, 0.0, 0.0]).repeat_interleave(4)
+    denoiser.head.bias.data[12:] = -100.0
 
 
 def encode(samples: np.ndarray, format: str = "PNG", **options) -> bytes:

@@ -16,7 +16,7 @@ from restoration.photo import Photo, decode_photo, encode_photo
 from restoration.restorer import RestoreOptions, restore_photo
 
 from .odd_photos import ALPHA, BLACK_AND_WHITE, DEEP_GREY, DEEP_RGB, GREY, INKS, RGB, deep_png, picture_of, save
-from .small_generator import encode, make_generator
+from .small_generator import add_to_every_sample, encode, make_generator
 from .test_restorer import MODES, WhiteIsDamage, dark_photo, photo_of, scratched
 
 CPU = torch.device("cpu")
@@ -223,7 +223,9 @@ def test_tiles_leave_no_trace(precision):
         assert np.array_equal(one, other)
 
 
-def test_a_denoiser_that_was_not_trained_changes_nothing():
-    generator = DeviceGenerator(make_generator(damage_logit=-20.0, denoiser_channels=(8, 12, 16)), CPU, "float32")
+def test_a_denoiser_that_takes_nothing_for_noise_changes_nothing():
+    network = make_generator(damage_logit=-20.0, denoiser_channels=(8, 12, 16))
+    add_to_every_sample(network.denoiser, 0.0)
+    generator = DeviceGenerator(network, CPU, "float32")
     photo = photo_of(dark_photo(100, 100), "JPEG")
     assert restore_photo(photo, generator, FULL).encode(photo) == photo.encoded

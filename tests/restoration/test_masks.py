@@ -67,7 +67,7 @@ def test_the_faint_stretch_of_a_certain_scratch_survives():
 def test_a_faint_island_does_not_survive():
     damage_map = empty_map(320, 480)
     damage_map[50, 10:40] = 255
-    damage_map[20, 10:40] = 10
+    damage_map[20, 10:40] = masks.level_of(-5.0)
     opacities = grade_damage(damage_map)
     assert (opacities[50, 10:40] == 255).all()
     assert not opacities[:40].any()

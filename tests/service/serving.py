@@ -18,6 +18,8 @@ from restoration.generator import DetectFill, DetectFillConfig
 from restoration.publishing import publish_release
 from service.context import ServiceContext
 
+from ..restoration.small_generator import add_to_every_sample
+
 MakeClient = Callable[..., TestClient]
 
 
@@ -37,7 +39,7 @@ def white_detector(correction: float | None = None) -> DetectFill:
         )
     )
     if generator.denoiser is not None and generator.denoiser.head.bias is not None:
-        generator.denoiser.head.bias.data.fill_(correction)
+        add_to_every_sample(generator.denoiser, correction)
     detector = generator.detector
     for parameter in detector.parameters():
         parameter.data.zero_()

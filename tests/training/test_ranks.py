@@ -51,10 +51,10 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("name", ["detector/entropy", "detector/tversky"])
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_batch(runs, name):
-    """Within a tenth: losses that are shares of a batch's damage are taken over each process's rows."""
+    """Within a seventh: losses that are shares of a batch's damage are taken over each process's rows."""
     alone, together = (curve(run, name) for run in runs)
     assert len(alone) == len(together) == 12
-    torch.testing.assert_close(together, alone, rtol=0.1, atol=0.0)
+    torch.testing.assert_close(together, alone, rtol=0.15, atol=0.0)
 
 
 def test_a_run_goes_on_in_another_number_of_processes_to_about_the_same_weights(runs):
