@@ -184,6 +184,7 @@ def test_a_run_is_not_written_over(training, photo_folder, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"a day of work"
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_a_run_does_not_go_on_with_other_data_or_arithmetic(training, photo_folder, tmp_path):
     options = ["--run", tmp_path / "run", "--device", "cpu", "--minutes", "0", "--resume"]
     assert training("train", photo_folder, *options[:-1])[0] == 0
