@@ -213,10 +213,11 @@ def iterate_batches(
 
     On a GPU they are made ahead of need in either case: there in a stream of its own, beside the step under way.
     """
+    if num_workers == 0 and device.type == "cuda":
+        yield from _composed_ahead(source, steps, shape, device)
+        return
     if num_workers == 0:
-        if device.type == "cuda":
-            yield from _composed_ahead(source, steps, shape, device)
-        for step in steps if device.type != "cuda" else ():
+        for step in steps:
             yield make_batch(source, step, shape, device)
         return
     # `batch_size=None`: an item is a batch already. A random stream of its own: a loader seeds its workers from the
