@@ -172,7 +172,7 @@ def fine_tune_recipe(num_photos: int) -> Recipe:
         crop_px=256,
         learning_rate=6e-4,
         warm_up_steps=300,
-        damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
+        damage=LATE_DAMAGE,
         num_scales=3,
         hard_alarms=0.05,
         samples_count_alike=True,
@@ -212,7 +212,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         learning_rate=8e-4,
         warm_up_steps=150,
         decays=True,
-        damage=DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07)),
+        damage=LATE_DAMAGE,
         num_scales=3,
         hard_alarms=0.05,
         samples_count_alike=True,
@@ -271,6 +271,9 @@ LATE_WEIGHTS = {
     "stains": 1.5,
     "holes": 0.7,
 }
+
+LATE_DAMAGE = DamageConfig(family_weights=LATE_WEIGHTS, num_layers_shares=(0.35, 0.4, 0.18, 0.07))
+"""A third of the crops clean: what a detector that goes on from a release sees."""
 
 RECIPES: dict[RecipeName, Callable[[int], Recipe]] = {
     "detect-fill": detect_fill_recipe,
