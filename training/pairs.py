@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from queue import Full, Queue
 from typing import Protocol, Self
@@ -36,12 +37,14 @@ class BatchShape:
     crop_px: int
     damage: DamageConfig | None = None
     noise: NoiseConfig | None = None
+    num_uses: int = 1
+    """How often each pair is trained on: to make one can take a GPU longer than to learn from it."""
 
 
 class PairSource(Protocol):
     """Makes pairs, in two parts: what the processor does, and what the training device does with it.
 
-    The pairs of `batches_at_once` steps, a group, are made at once.
+    The pairs of `batches_at_once` batches, a group, are made at once.
     """
 
     @property
@@ -55,18 +58,43 @@ class PairSource(Protocol):
 
 
 def make_batch(source: PairSource, step: int, shape: BatchShape, device: torch.device) -> Pairs:
-    group, index = divmod(step, source.batches_at_once)
+    place = place_of(source, step, shape)
     larger = group_shape(source, shape)
-    return rows_of(source.compose(source.draw(group, larger).to(device), group, larger), index, shape.num_crops)
+    drawn = source.draw(place.group, larger).to(device)
+    return batch_at(place, source.compose(drawn, place.group, larger), shape.num_crops)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step's batch is: in which group, at which of its uses, the how manieth batch of it."""
+
+    group: int
+    use: int
+    index: int
+
+
+def place_of(source: PairSource, step: int, shape: BatchShape) -> Place:
+    group, step_in_group = divmod(step, source.batches_at_once * shape.num_uses)
+    return Place(group, *divmod(step_in_group, source.batches_at_once))
 
 
 def group_shape(source: PairSource, shape: BatchShape) -> BatchShape:
     return replace(shape, num_crops=source.batches_at_once * shape.num_crops)
 
 
-def rows_of(pairs: Pairs, index: int, num_rows: int) -> Pairs:
-    rows = slice(index * num_rows, (index + 1) * num_rows)
-    return Pairs(**{name: planes[rows] for name, planes in vars(pairs).items()})
+def batch_at(place: Place, group: Pairs, num_crops: int) -> Pairs:
+    """At each use after the first a group's pairs are held another way, and meet others in their batches."""
+    rows: slice | Tensor = slice(place.index * num_crops, (place.index + 1) * num_crops)
+    if place.use:
+        order = np.random.default_rng([place.group, place.use]).permutation(len(group.mask))
+        rows = torch.from_numpy(order[rows]).to(group.mask.device, non_blocking=True)
+    return Pairs(**{name: _held(planes[rows], place.use) for name, planes in vars(group).items()})
+
+
+def _held(planes: Tensor, use: int) -> Tensor:
+    """One of the eight orientations of (N, C, T, T)."""
+    turned = planes.rot90(use % 4, (2, 3)) if use % 4 else planes
+    return turned.flip(3) if use % 8 >= 4 else turned.contiguous()
 
 
 def batch_seed(seed: int, step: int) -> int:
@@ -245,14 +273,13 @@ def _composed_ahead(
 ) -> Iterator[Pairs]:
     if not steps:
         return
-    at_once = source.batches_at_once
-    groups = range(steps[0] // at_once, steps[-1] // at_once + 1)
-    with _GroupsAhead(source, groups, group_shape(source, shape), device) as ahead:
-        for step in steps:
-            index = step % at_once
-            if step == steps[0] or index == 0:
-                pairs = ahead.take()
-            yield rows_of(pairs, index, shape.num_crops)
+    places = (place_of(source, step, shape) for step in steps)
+    first, last = (place_of(source, step, shape).group for step in (steps[0], steps[-1]))
+    with _GroupsAhead(source, range(first, last + 1), group_shape(source, shape), device) as ahead:
+        for _, of_group in groupby(places, key=lambda place: place.group):
+            pairs = ahead.take()
+            for place in of_group:
+                yield batch_at(place, pairs, shape.num_crops)
 
 
 class _GroupsAhead:

@@ -29,6 +29,8 @@ class Phase:
     feature_matching: float = 0.0
     perceptual: float = 0.0
     """Weight of the perceptual loss; 0 leaves VGG16 out."""
+    num_uses: int = 1
+    """How often each pair is trained on, in other orientations."""
     warm_up_steps: int = 0
     decays: bool = False
     """Cosine decay of the learning rate to 0 over the phase."""
@@ -210,6 +212,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         num_crops=256,
         crop_px=256,
         learning_rate=8e-4,
+        num_uses=4,
         warm_up_steps=150,
         decays=True,
         damage=LATE_DAMAGE,
@@ -226,7 +229,8 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         num_crops=64,
         crop_px=256,
         learning_rate=8e-4,
-        perceptual=0.5,
+        perceptual=1.0,
+        num_uses=2,
         warm_up_steps=150,
         decays=True,
         damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.45, 0.3, 0.15)),

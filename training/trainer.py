@@ -110,7 +110,7 @@ class Trainer:
                 if self.step >= end:
                     continue
                 steps = range(max(first, self.step), end)
-                shape = BatchShape(phase.num_crops, phase.crop_px, phase.damage, phase.noise)
+                shape = batch_shape(phase)
                 workers = self.settings.num_workers
                 for pairs in iterate_batches(self.source, steps, shape, self.settings.device, workers):
                     losses = self._train_step(self.settings.ranks.own_rows(pairs), phase, self.step - first)
@@ -410,6 +410,10 @@ def check_same_recipe(found: dict[str, Any], expected: dict[str, Any], folder: P
             f"the checkpoint in {folder} is of another recipe: {', '.join(different)} differ; "
             "start a new folder, or give the same options as the run was started with"
         )
+
+
+def batch_shape(phase: Phase) -> BatchShape:
+    return BatchShape(phase.num_crops, phase.crop_px, phase.damage, phase.noise, phase.num_uses)
 
 
 def spans(recipe: Recipe) -> Iterator[tuple[Phase, int, int]]:

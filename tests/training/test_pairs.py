@@ -178,6 +178,25 @@ def test_pairs_of_a_group_are_made_at_once_and_each_step_has_its_own(bank):
     assert not any(equal(*two) for two in itertools.combinations(batches, 2))
 
 
+def test_pairs_are_used_again_in_other_batches_and_held_another_way(bank):
+    source = make_resident_source(DETECT_FILL, bank, CPU)
+    shape = dataclasses.replace(SHAPE, num_uses=5)
+    batches = [make_batch(source, step, shape, CPU) for step in range(18)]  # five times three, then the next group
+    uses = [whole(batches[first : first + 3]) for first in range(0, 18, 3)]
+    once = [make_batch(source, step, SHAPE, CPU) for step in range(6)]
+    assert equal(uses[0], whole(once[:3]))
+    assert equal(uses[5], whole(once[3:]))
+    for again in uses[1:5]:
+        assert not torch.equal(again.mask, uses[0].mask)
+        assert sorted(again.mask.sum((1, 2, 3)).tolist()) == sorted(uses[0].mask.sum((1, 2, 3)).tolist())
+        assert not again.mask[(again.damaged == again.clean).all(dim=1, keepdim=True)].any()  # turned together
+    assert len({tuple(each.damaged.sum((1, 2, 3)).tolist()) for each in uses}) == 6  # each in another order
+
+
+def whole(batches: list[Pairs]) -> Pairs:
+    return Pairs(**{name: torch.cat([getattr(each, name) for each in batches]) for name in vars(batches[0])})
+
+
 # --- ahead of need ----------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +254,12 @@ def test_groups_are_composed_ahead_in_a_stream_of_their_own_and_what_fails_there
     for step, pairs in zip(steps, ahead, strict=True):
         assert equal(pairs, make_batch(source.source, step, SHAPE, CPU))
     assert list(_composed_ahead(source, range(9, 9), SHAPE, CPU)) == []
+    twice = dataclasses.replace(SHAPE, num_uses=2)
+    again = dataclasses.replace(source, asked_for=[], happens=note_stream)
+    of_two_groups = range(4, 8)  # the end of the second use of group 0, and the start of group 1
+    for step, pairs in zip(of_two_groups, _composed_ahead(again, of_two_groups, twice, CPU), strict=True):
+        assert equal(pairs, make_batch(source.source, step, twice, CPU))
+    assert again.asked_for == [0, 1]
 
     def stop(pairs: Pairs) -> Pairs:
         raise KeyboardInterrupt

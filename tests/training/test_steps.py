@@ -9,7 +9,7 @@ from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN
 from training.losses import PerceptualLoss
 from training.pairs import BatchShape, make_batch
-from training.steps import condition_channels, draw_fill_mask, run_step, trained_part
+from training.steps import condition_channels, draw_fill_mask, most_masked_quarters, run_step, trained_part
 from training.trainer import build_generator_for
 
 from .small_recipes import CPU, DENOISE, DETECT_FILL, PIX2PIX, make_source
@@ -257,3 +257,16 @@ def test_equal_seeds_draw_equal_masks(dotted):
     masks = [draw_fill_mask(dotted, FILLER, seeded(seed))[0] for seed in (1, 1, 2)]
     assert masks[0].equal(masks[1])
     assert not masks[0].equal(masks[2])
+
+
+def test_the_perceptual_loss_is_of_the_quarter_that_is_masked_most():
+    mask = torch.zeros(3, 1, 4, 6)
+    mask[0, 0, 3, 0] = 1.0  # bottom left
+    mask[1, 0, 0, 1:5] = 1.0
+    mask[1, 0, 1, 5] = 1.0  # top right
+    plane = torch.arange(24.0).view(1, 1, 4, 6).expand(3, 2, 4, 6)
+    quarters, masks = most_masked_quarters(mask, plane, mask)
+    assert quarters.shape == (3, 2, 2, 3)
+    assert quarters[0, 1].tolist() == [[12.0, 13.0, 14.0], [18.0, 19.0, 20.0]]
+    assert quarters[1, 0].tolist() == [[3.0, 4.0, 5.0], [9.0, 10.0, 11.0]]
+    assert masks.sum((1, 2, 3)).tolist() == [1.0, 3.0, 0.0]
