@@ -1,9 +1,9 @@
-"""What looks like damage and is none, drawn into both pictures of a pair: borders, wires, railings and lace, snow.
+"""What looks like damage and is none, drawn into both pictures of a pair: here borders, wires, railings and lace.
 
 Each differs from its damaged twin in what a detector can see: borders are smooth where worn edges are ragged; wires
 run on from edge to edge, evenly and side by side, where scratches taper and skip; the bars of a lattice are evenly
-spaced; snowflakes are round, soft and of about one size, where dust is crooked and hard. All functions take and return
-(N, 3, H, W) float32 in [0, 1].
+spaced. For strands of hair and for lights see their modules. All functions take and return (N, 3, H, W) float32 in
+[0, 1].
 """
 
 import math
@@ -12,14 +12,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from training.lights import add_highlights, add_snow, add_stars
 from training.randomness import chance, change_some, normal, uniform
-
-NUM_FLAKES = 48
+from training.strands import add_strands
 
 
 def add_objects(photos: Tensor, rng: torch.Generator) -> Tensor:
     """What a few photos show: they were taken with it, so it ages and is grainy as they are."""
-    for probability, draw in ((0.03, add_wires), (0.03, add_lattice), (0.02, add_snow)):
+    for probability, draw in (
+        (0.03, add_wires),
+        (0.03, add_lattice),
+        (0.02, add_snow),
+        (0.015, add_stars),
+        (0.03, add_highlights),
+        (0.03, add_strands),
+    ):
         photos = change_some(photos, probability, rng, partial(draw, rng=rng))
     return photos
 
@@ -89,23 +96,6 @@ def _bars(across: Tensor, pitch_px: Tensor, share: Tensor, soft_px: Tensor) -> T
     phase = across / pitch_px
     distance_px = (phase - phase.round()).abs() * pitch_px
     return torch.sigmoid((0.5 * share * pitch_px - distance_px) / (0.4 * soft_px))
-
-
-def add_snow(photos: Tensor, rng: torch.Generator) -> Tensor:
-    """Flakes, stars or lights out of focus: round, soft, light, of about one size."""
-    n, (height, width) = len(photos), photos.shape[2:]
-    shape = (n, NUM_FLAKES, 1)
-    centres_y = torch.rand(shape, generator=rng, device=rng.device) * height
-    centres_x = torch.rand(shape, generator=rng, device=rng.device) * width
-    sizes_px = uniform(n, 1.2, 2.5, rng)[:, 0] * (0.8 + 0.4 * torch.rand(shape, generator=rng, device=rng.device))
-    strengths = uniform(n, 0.5, 0.95, rng)[:, 0] * (0.7 + 0.3 * torch.rand(shape, generator=rng, device=rng.device))
-    y = torch.arange(height, device=photos.device).view(1, 1, -1)
-    x = torch.arange(width, device=photos.device).view(1, 1, -1)
-    # a round Gaussian is the product of one along each axis: (N, H, K) @ (N, K, W)
-    rows = torch.exp(-0.5 * ((y - centres_y) / sizes_px).square()) * strengths
-    columns = torch.exp(-0.5 * ((x - centres_x) / sizes_px).square())
-    flakes = (rows.transpose(1, 2) @ columns).clamp(max=1.0)[:, None]
-    return torch.lerp(photos, uniform(n, 0.85, 1.0, rng).expand_as(photos), flakes)
 
 
 # --- around the picture -----------------------------------------------------------------------------------------------

@@ -11,6 +11,11 @@ def uniform(n: int, low: float, high: float, rng: torch.Generator) -> Tensor:
     return torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) * (high - low) + low
 
 
+def uniform_each(n: int, num: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """(N, K, 1, 1) float32: for each of K things in each picture of a batch."""
+    return torch.rand(n, num, 1, 1, generator=rng, device=rng.device) * (high - low) + low
+
+
 def chance(n: int, probability: float, rng: torch.Generator) -> Tensor:
     """(N, 1, 1, 1) float32, 1 with the given probability, else 0."""
     return (torch.rand(n, 1, 1, 1, generator=rng, device=rng.device) < probability).float()

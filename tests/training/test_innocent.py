@@ -3,10 +3,11 @@ import torch
 from skimage import data
 
 from restoration.tensors import stack_tiles
-from training import innocent
-from training.innocent import add_borders, add_lattice, add_margins, add_objects, add_snow, add_wires
+from training.innocent import add_borders, add_lattice, add_margins, add_objects, add_wires
+from training.lights import add_highlights, add_snow
+from training.strands import add_strands
 
-DRAWS = (add_wires, add_lattice, add_snow, add_borders)
+DRAWS = (add_wires, add_lattice, add_snow, add_borders, add_highlights, add_strands)
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +63,3 @@ def test_bars_of_a_lattice_are_evenly_spaced():
     strongest = spectra.flatten(1).sort(dim=1, descending=True).values
     share = strongest[:, :150].sum(dim=1) / strongest.sum(dim=1)  # of over 8,000 frequencies
     assert share.median() > 0.6
-
-
-def test_flakes_are_round_and_soft(monkeypatch):
-    monkeypatch.setattr(innocent, "NUM_FLAKES", 1)
-    drawn = add_snow(torch.zeros(60, 3, 64, 64), seeded(7))[:, 0]
-    at_edge = torch.cat([drawn[:, 0], drawn[:, -1], drawn[:, :, 0], drawn[:, :, -1]], dim=1).amax(dim=1)
-    flakes = drawn[at_edge < 1e-3]
-    assert len(flakes) > 20
-    for flake in flakes:
-        points = torch.stack(torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")).flatten(1)
-        spreads = torch.linalg.eigvalsh(torch.cov(points, aweights=flake.flatten()))
-        assert spreads[1] < 1.05 * spreads[0]
-        assert max(flake.diff(dim=0).abs().max(), flake.diff(dim=1).abs().max()) < 0.7 * flake.max()
