@@ -20,6 +20,12 @@ CELL_PX = 4
 """Side of the squares by which a highlight's place is chosen."""
 
 
+def colourfulness(photos: Tensor) -> Tensor:
+    """(N, 1, 1, 1) in [0, 1]: 0 for a grey photo, on which nothing that is drawn has a colour."""
+    spread = photos.amax(dim=1, keepdim=True) - photos.amin(dim=1, keepdim=True)
+    return (10.0 * spread.mean(dim=(2, 3), keepdim=True)).clamp(max=1.0)
+
+
 # --- snow and stars ---------------------------------------------------------------------------------------------------
 
 
@@ -45,7 +51,7 @@ def add_stars(photos: Tensor, rng: torch.Generator) -> Tensor:
     light = uniform(n, 0.03, 0.12, rng) * rank.pow(-uniform(n, 0.5, 0.9, rng))
     light = light * (rank < torch.exp(uniform(n, math.log(0.15), 0.0, rng)))  # the faint ones are missing in some
     light = light * _in_sky(night, centres, rng)
-    warmth = uniform(n, 0.0, 0.5, rng) * uniform_each(n, NUM_STARS, -0.5, 1.0, rng)
+    warmth = uniform(n, 0.0, 0.5, rng) * colourfulness(photos) * uniform_each(n, NUM_STARS, -0.5, 1.0, rng)
     light = light * torch.cat([1.0 + warmth, torch.ones_like(warmth), 1.0 - warmth], dim=2)  # (N, K, 3, 1)
     size_px = torch.exp(uniform(n, math.log(0.5), math.log(1.2), rng)).expand(-1, NUM_STARS, -1, -1)
     halo = uniform(n, 0.02, 0.08, rng) * (light - 0.5).clamp(min=0.0, max=4.0)
@@ -101,24 +107,24 @@ def _places_that_shine(photos: Tensor, rng: torch.Generator) -> tuple[tuple[Tens
     """
     n = len(photos)
     cells = F.avg_pool2d(photos.mean(dim=1, keepdim=True), CELL_PX)
-    around = F.avg_pool2d(cells, 9, stride=1, padding=4, count_include_pad=False)
+    near, around = (F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False) for side in (3, 9))
     rise = cells - around
     bright = (rise - 0.02).clamp(min=0.0) * cells
-    activity = F.avg_pool2d(rise.abs(), 9, stride=1, padding=4)
-    calm = (1.0 - cells).pow(4) * torch.exp(-F.avg_pool2d(rise.abs(), 3, stride=1, padding=1) / 0.03) * activity
+    detail = F.avg_pool2d(rise.abs(), 9, stride=1, padding=4)
+    calm = (0.35 - cells).clamp(min=0.0) * torch.exp((cells - near).abs() / -0.03) * detail
     bright, calm = (each / each.mean(dim=(2, 3), keepdim=True).clamp(min=1e-4) for each in (bright, calm))
-    likely = bright + 0.4 * calm
+    likely = bright + 0.5 * calm
     first = _draw_cells(likely, 1, rng)
     reach = uniform(n, 0.05, 0.6, rng)
     rows, columns = (
         torch.exp(-0.5 * ((torch.arange(extent, device=photos.device) - cell) / (reach * extent)).square())
         for extent, cell in zip(cells.shape[2:], _row_and_column(first, cells), strict=True)
     )
-    near = rows.transpose(2, 3) * columns
-    chosen = _draw_cells(likely * near, NUM_GLINTS, rng)
+    within = rows.transpose(2, 3) * columns
+    chosen = _draw_cells(likely * within, NUM_GLINTS, rng)
     chosen = torch.cat([first, chosen[:, 1:]], dim=1)
     y, x = (CELL_PX * (cell + uniform_each(n, NUM_GLINTS, 0.0, 1.0, rng)) for cell in _row_and_column(chosen, cells))
-    slope_y, slope_x = torch.gradient(F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False), dim=(2, 3))
+    slope_y, slope_x = torch.gradient(near, dim=(2, 3))
     steepness = torch.hypot(slope_y, slope_x)
     there_y, there_x, steep = (
         plane.flatten(1).gather(1, chosen[:, :, 0, 0])[..., None, None] for plane in (slope_y, slope_x, steepness)
@@ -171,9 +177,9 @@ def _shine_lamp(photos: Tensor, centres: tuple[Tensor, Tensor], angles: Tensor, 
     """(N, 1, H, W): how much more light falls around the first centre; what is bright there turns white, gradually."""
     n, side_px = len(photos), min(photos.shape[2:])
     along, across = _turned(photos, (centres[0][:, :1], centres[1][:, :1]), angles[:, :1])
-    size_px = torch.exp(uniform(n, math.log(0.03), math.log(0.15), rng)) * side_px
-    away = (along / (size_px * uniform(n, 1.0, 3.0, rng))).square() + (across / size_px).square()
-    return torch.exp(uniform(n, -0.4, 1.7, rng) - 0.5 * away)
+    size_px = torch.exp(uniform(n, math.log(0.03), math.log(0.12), rng)) * side_px
+    away = (along / (size_px * uniform(n, 1.0, 2.5, rng))).square() + (across / size_px).square()
+    return torch.exp(uniform(n, -0.4, 1.3, rng) - 0.5 * away)
 
 
 def _turned(photos: Tensor, centres: tuple[Tensor, Tensor], angles: Tensor) -> tuple[Tensor, Tensor]:

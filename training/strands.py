@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from training.lights import colourfulness
 from training.randomness import chance, uniform, uniform_each
 
 NUM_STRANDS = 8  # at most; all are drawn side by side: (N, 8, H, W)
@@ -102,5 +103,4 @@ def _hair_colour(photos: Tensor, cover: Tensor, rng: torch.Generator) -> Tensor:
     green = torch.cat([uniform(n, 0.75, 1.0, rng), uniform(n, 1.0, 1.1, rng), uniform(n, 0.4, 0.75, rng)], dim=1)
     tint = torch.where(chance(n, 0.15, rng) > 0, green, brown)
     tint = torch.where(chance(n, 0.4, rng) > 0, torch.ones_like(tint), tint)
-    colourful = (photos.amax(dim=1, keepdim=True) - photos.amin(dim=1, keepdim=True)).mean(dim=(2, 3), keepdim=True)
-    return tone * torch.lerp(torch.ones_like(tint), tint, (10.0 * colourful).clamp(max=1.0))
+    return tone * torch.lerp(torch.ones_like(tint), tint, colourfulness(photos))

@@ -4,7 +4,7 @@ from skimage import data
 
 from restoration.tensors import stack_tiles
 from training.innocent import add_borders, add_lattice, add_margins, add_objects, add_wires
-from training.lights import add_highlights, add_snow
+from training.lights import add_highlights, add_snow, add_stars
 from training.strands import add_strands
 
 DRAWS = (add_wires, add_lattice, add_snow, add_borders, add_highlights, add_strands)
@@ -63,3 +63,9 @@ def test_bars_of_a_lattice_are_evenly_spaced():
     strongest = spectra.flatten(1).sort(dim=1, descending=True).values
     share = strongest[:, :150].sum(dim=1) / strongest.sum(dim=1)  # of over 8,000 frequencies
     assert share.median() > 0.6
+
+
+@pytest.mark.parametrize("draw", [add_highlights, add_stars, add_strands])
+def test_on_a_grey_photo_they_are_grey(draw):
+    drawn = draw(torch.rand(8, 1, 64, 64, generator=seeded(9)).expand(-1, 3, -1, -1), seeded(10))
+    assert torch.allclose(drawn[:, 0], drawn[:, 2], atol=1e-5)

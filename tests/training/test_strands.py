@@ -47,8 +47,3 @@ def test_softness_is_that_of_the_photos_own_edges():
     soft = soften(soften(edge))
     assert edge_softness_px(edge) < 0.5
     assert 0.9 < edge_softness_px(soft) < 1.3  # the mean of three pixels, twice: 1.15 px
-
-
-def test_strands_have_no_colour_where_the_photo_has_none():
-    drawn = add_strands(torch.rand(8, 1, 64, 64, generator=seeded(4)).expand(-1, 3, -1, -1), seeded(5))
-    assert torch.allclose(drawn[:, 0], drawn[:, 2], atol=1e-6)
