@@ -104,7 +104,7 @@ class Trainer:
             self._stop_on_signals(),
             self._open_curves() as writer,
             _progress(self.recipe.num_steps) as show,
-            torch.backends.cudnn.flags(benchmark=self.settings.device.type == "cuda"),
+            torch.backends.cudnn.flags(enabled=True, benchmark=self.settings.device.type == "cuda"),
         ):
             for phase, first, end in spans(self.recipe):
                 if self.step >= end:

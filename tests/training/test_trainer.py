@@ -166,6 +166,18 @@ def test_worker_processes_change_nothing_of_a_run(train, tmp_path):
     assert list(differences(here | {"trained_seconds": 0}, ahead | {"trained_seconds": 0})) == []
 
 
+def test_cudnn_is_on_while_training(train, bank):
+    """What sets its flags for a while turns it off unless told otherwise; a GPU's steps then take ten times as long."""
+    seen = []
+
+    def look(pairs):
+        seen.append(torch.backends.cudnn.enabled)
+        return pairs
+
+    assert train(DETECT_FILL, source=Interrupted(make_source(DETECT_FILL, bank), at_group=2, happens=look)).finished
+    assert seen == [True]
+
+
 def test_sigterm_is_taken_while_training_only(train, bank):
     before = signal.getsignal(signal.SIGTERM)
     source = Interrupted(make_source(DETECT_FILL, bank), at_group=0, happens=terminate)
