@@ -225,7 +225,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     )
     fill = Phase(
         "filler",
-        600,
+        1_200,
         num_crops=64,
         crop_px=256,
         learning_rate=8e-4,
