@@ -134,7 +134,7 @@ class _Batch:
     ) -> None:
         """Computes once, so that kernels are loaded and their algorithms chosen. Raises torch.OutOfMemoryError."""
         self._network = network
-        self._inputs = [torch.zeros(shape, device=device) for shape in shapes]
+        self._inputs = [torch.zeros(shape, device=device).to(memory_format=torch.channels_last) for shape in shapes]
         self._pinned = pinned
         # "blocking": the processor has photos to cut and to blend, and does not look all the time whether it is done
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -161,12 +161,15 @@ class _Batch:
             self.graph, self._results = graph, results
 
     def compute(self, inputs: Sequence[Tensor]) -> Tensor:
-        """On the stream that it was recorded on. Waits for the results, and lets other threads go on meanwhile."""
+        """On the stream that it was recorded on. Waits for the results, and lets other threads go on meanwhile.
+
+        Both ways samples of a pixel are copied side by side: so tiles are cut, computed and blended.
+        """
         num_tiles = len(inputs[0])
         for use, (tiles, on_device) in enumerate(zip(inputs, self._inputs, strict=True), 1):
-            staged = self._pinned.view(use, tiles.shape).copy_(tiles)
-            on_device[:num_tiles].copy_(staged, non_blocking=True)
-        # In the order that tiles are blended in: samples of a pixel side by side
+            samples = tiles.permute(0, 2, 3, 1)
+            staged = self._pinned.view(use, samples.shape).copy_(samples)
+            on_device[:num_tiles].permute(0, 2, 3, 1).copy_(staged, non_blocking=True)
         results = self._results_of_inputs()[:num_tiles].permute(0, 2, 3, 1)
         taken = self._pinned.view(0, results.shape).copy_(results, non_blocking=True)
         self._done.record()
@@ -181,8 +184,7 @@ class _Batch:
 
     def _run(self) -> Tensor:
         """(N, C, T, T) float32, channels last."""
-        tiles = [each.contiguous(memory_format=torch.channels_last) for each in self._inputs]
-        return self._network(*tiles).float().contiguous(memory_format=torch.channels_last)
+        return self._network(*self._inputs).float().contiguous(memory_format=torch.channels_last)
 
 
 class _PinnedMemory:

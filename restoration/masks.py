@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 from scipy import ndimage
 
 from restoration.errors import InvalidOption
+from restoration.windows import largest_within, least_within
 
 CERTAINTIES = (5.5, 3.5, 1.5, 0.0)
 """The logits of the map at which its areas are weighed. Less certain areas are large when they are wrong."""
@@ -74,21 +76,17 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
 def _thin_parts(damage_map: np.ndarray) -> np.ndarray:
     """The map, (H, W) uint8, where it stands out from what is wide; 0 elsewhere."""
-    wide = ndimage.maximum_filter(ndimage.minimum_filter(damage_map, THIN_PX), THIN_PX)  # an opening
+    wide = largest_within(least_within(damage_map, THIN_PX // 2), THIN_PX // 2)  # an opening
     thin: np.ndarray = np.where(wide < np.maximum(damage_map // 2, 1), damage_map, np.uint8(0))
     return thin
 
 
 def _evidence_of_photo(damage_map: np.ndarray, eagerness: float) -> float:
     """Of all its samples together, in logits; minus infinity where nothing is suspect."""
-    histogram = np.zeros(256, np.int64)
-    for rows in _bands(damage_map):
-        histogram += np.bincount(damage_map[rows].ravel(), minlength=256)
-    num_from_level = np.cumsum(histogram[::-1])[::-1]
     enlarged = min(PHOTO_SAMPLES / damage_map.size, MOST_ENLARGED)
     evidence = -math.inf
     for certainty in PHOTO_CERTAINTIES:
-        if num_samples := int(num_from_level[level_of(max(certainty - eagerness, LEAST_SUSPECT))]):
+        if num_samples := _count_from(damage_map, level_of(max(certainty - eagerness, LEAST_SUSPECT))):
             evidence = max(evidence, certainty + math.log2(num_samples * enlarged))
     return evidence
 
@@ -97,19 +95,27 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
     """Opacities, (H, W) uint8, and by how much the surest area's evidence exceeds the required: below 0, none does."""
     opacities = np.zeros(damage_map.shape, np.uint8)
     spare = -math.inf
-    areas, areas_level = np.empty(0), 0
-    for certainty in CERTAINTIES:
-        level = level_of(certainty - eagerness)
-        if not (damage_map >= level).any():
-            continue
-        if (suspect_level := level_of(max(certainty - eagerness - SUSPECT_GAP, LEAST_SUSPECT))) != areas_level:
-            areas = np.empty(0)  # a scan's are 400 MB: not those of two levels at once
-            areas, _ = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
-            areas_level = suspect_level
-        excess = _evidence(damage_map, areas, level, certainty) - required_evidence
-        spare = max(spare, float(excess.max()))
-        _repair(opacities, areas, excess)
+    highest = int(damage_map.max())
+    levels = {certainty: level for certainty in CERTAINTIES if (level := level_of(certainty - eagerness)) <= highest}
+    for suspect_level, alike in groupby(levels, lambda certainty: _suspect_level(certainty - eagerness)):
+        # a scan's areas are 400 MB: not those of two levels at once
+        areas, num_areas = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
+        most = np.full(num_areas + 1, -math.inf)
+        for certainty in alike:
+            np.maximum(most, _evidence(damage_map, areas, num_areas, levels[certainty], certainty), out=most)
+        spare = max(spare, float(most.max()) - required_evidence)
+        _repair(opacities, areas, most - required_evidence)
+        del areas
     return opacities, spare
+
+
+def _suspect_level(logit: float) -> int:
+    """From which on samples are of one area with what is so certain."""
+    return level_of(max(logit - SUSPECT_GAP, LEAST_SUSPECT))
+
+
+def _count_from(damage_map: np.ndarray, level: int) -> int:
+    return sum(int(np.count_nonzero(damage_map[rows] >= level)) for rows in _bands(damage_map))
 
 
 def level_of(logit: float) -> int:
@@ -117,11 +123,12 @@ def level_of(logit: float) -> int:
     return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _evidence(damage_map: np.ndarray, areas: np.ndarray, level: int, certainty: float) -> np.ndarray:
+def _evidence(damage_map: np.ndarray, areas: np.ndarray, num_areas: int, level: int, certainty: float) -> np.ndarray:
     """Of each area, (num_areas + 1,) float64; minus infinity where nothing is so certain, and for what is no area."""
-    num_samples = np.zeros(int(areas.max()) + 1)
+    num_samples = np.zeros(num_areas + 1)
     for rows in _bands(damage_map):
-        num_samples += np.bincount(areas[rows][damage_map[rows] >= level], minlength=len(num_samples))
+        if (is_certain := damage_map[rows] >= level).any():
+            num_samples += np.bincount(areas[rows][is_certain], minlength=len(num_samples))
     num_samples[0] = 0
     with np.errstate(divide="ignore"):
         evidence: np.ndarray = certainty + np.log2(num_samples)
@@ -132,8 +139,12 @@ def _repair(opacities: np.ndarray, areas: np.ndarray, excess: np.ndarray) -> Non
     """Raise opacities, (H, W) uint8, to what the areas' evidence in excess of the required calls for."""
     share = np.where(excess >= 0.0, np.clip(excess / FADE + 0.25, 0.0, 1.0), 0.0)
     of_area = np.rint(share * 255.0).astype(np.uint8)
+    if not of_area.any():
+        return
     for rows in _bands(opacities):
-        np.maximum(opacities[rows], of_area[areas[rows]], out=opacities[rows])
+        band, areas_of_band = opacities[rows].reshape(-1), areas[rows].reshape(-1)
+        places = np.flatnonzero(areas_of_band)  # few, mostly
+        band[places] = np.maximum(band[places], of_area[areas_of_band[places]])
 
 
 def _bands(samples: np.ndarray) -> Iterator[slice]:

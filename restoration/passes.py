@@ -13,13 +13,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
-from restoration.tensors import stack_tiles, to_samples
+from restoration.tensors import band_to_samples, stack_tiles, to_samples
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
+from restoration.windows import largest_within
 
 TILE_PX = 256
 OVERLAP_PX = 128
@@ -37,8 +37,6 @@ VERIFIED_PX = 24
 """The same where there is a verifier, which finds more than what was suspected."""
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
-STRIP_PX = 16
-"""Rows of a blended band that are converted at a time."""
 
 Turn = Callable[[Tensor], Tensor]
 TURNS: tuple[tuple[Turn, Turn], ...] = (
@@ -95,10 +93,12 @@ class TilePass:
         plan = self._plan(colour)
         num_planes = 1 + (self._generator.num_context_planes if tells else 0)
         answers = self._answers(colour, told, plan, self._generator.detect, self._generator.batch_size)
-        planes = np.empty((*colour.shape[:2], num_planes), np.uint8)
+        damage_map = np.empty(colour.shape[:2], np.uint8)
+        tells_next = np.empty((*colour.shape[:2], num_planes - 1), np.uint8)
         for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
-            planes[top : top + len(band)] = _band_to_samples(band)
-        return np.ascontiguousarray(planes[:, :, 0]), planes[:, :, 1:] if num_planes > 1 else None
+            rows, planes = slice(top, top + len(band)), band_to_samples(band)
+            damage_map[rows], tells_next[rows] = planes[:, :, 0], planes[:, :, 1:]
+        return damage_map, tells_next if tells and num_planes > 1 else None
 
     def look_again(
         self,
@@ -130,7 +130,7 @@ class TilePass:
         num_planes = 1 + num_told
         for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             rows = slice(top, top + len(band))
-            planes = _band_to_samples(band)
+            planes = band_to_samples(band)
             told_here = planes[:, :, 1:]
             np.copyto(damage_map[rows], planes[:, :, 0], where=suspects[rows])
             np.copyto(tells_next[rows], told_here, where=told_here > 0)
@@ -178,7 +178,7 @@ class TilePass:
         pictures = self._in_full_batches(tiles, self._fill_batch)
         filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
         for top, band in blend_tiles(plan, pictures):
-            filled[top : top + len(band)] = _band_to_samples(band, colour.dtype.type)
+            filled[top : top + len(band)] = band_to_samples(band, colour.dtype.type)
             give_back_freed_memory(mask.size)
         return filled
 
@@ -264,8 +264,7 @@ def look_in_turns(generator: TileGenerator, tiles: Tensor, context: Tensor | Non
 
 def grow(mask: np.ndarray, by_px: int) -> np.ndarray:
     """mask: (H, W) bool, and what lies within a square of so many pixels around it."""
-    grown: np.ndarray = ndimage.maximum_filter(mask, 2 * by_px + 1)
-    return grown
+    return largest_within(mask, by_px)
 
 
 def _cut_damaged_tiles(
@@ -306,18 +305,6 @@ def _tiles_of(computed: Future[Tensor]) -> np.ndarray:
     """(N, T, T, C) float32 of a batch."""
     tiles: np.ndarray = computed.result().permute(0, 2, 3, 1).numpy()
     return tiles
-
-
-def _band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
-    """band: (rows, W, C) float32 in [0, 1]; returns the same as `dtype`.
-
-    A few rows at a time: what comes in between takes several times as much as the band, a third of a scan's samples.
-    """
-    samples = np.empty(band.shape, dtype)
-    for top in range(0, len(band), STRIP_PX):
-        strip = torch.from_numpy(band[top : top + STRIP_PX]).permute(2, 0, 1)
-        samples[top : top + STRIP_PX] = to_samples(strip, dtype)
-    return samples
 
 
 def _stack_masks(masks: Sequence[np.ndarray]) -> Tensor:

@@ -18,10 +18,10 @@ from itertools import pairwise
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from restoration.passes import TilePass
 from restoration.photo_colours import to_8_bit, to_depth
+from restoration.windows import largest_within, least_within
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -123,8 +123,11 @@ def halve(colour: np.ndarray) -> np.ndarray:
 def halve_mask(mask: np.ndarray) -> np.ndarray:
     """(H, W) bool to (ceil(H / 2), ceil(W / 2)) bool, set where any of the 2 x 2 is."""
     for axis in (0, 1):
-        mask = np.logical_or.reduceat(mask, np.arange(0, mask.shape[axis], 2), axis=axis)
-    return mask
+        first, second = (np.moveaxis(mask, axis, 0)[start::2] for start in (0, 1))
+        halved = first.copy()
+        halved[: len(second)] |= second
+        mask = np.moveaxis(halved, 0, axis)
+    return np.ascontiguousarray(mask)
 
 
 def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
@@ -161,11 +164,9 @@ def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     What is to be repaired, but for specks and what is thin: the finer samples draw that more exactly (an opening).
     """
     decided = np.where(opacities > 0, np.maximum(damage_map, np.uint8(CARRIED_LEVEL)), np.uint8(0))
-    opened: np.ndarray = ndimage.maximum_filter(ndimage.minimum_filter(decided, THICK_PX), THICK_PX)
-    return opened
+    return largest_within(least_within(decided, THICK_PX // 2), THICK_PX // 2)
 
 
 def deep_parts(mask: np.ndarray) -> np.ndarray:
     """mask: (h, w) bool; returns (h, w) uint8, 255 where everything within `RIM_PX` is set, else 0."""
-    deep: np.ndarray = ndimage.minimum_filter(mask.astype(np.uint8) * np.uint8(255), 2 * RIM_PX + 1)
-    return deep
+    return least_within(mask, RIM_PX).view(np.uint8) * np.uint8(255)

@@ -13,6 +13,7 @@ tiles that follow the mask: then what it answers depends on the mask, and on no 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,10 +33,20 @@ class Span:
     start: int
     weights: np.ndarray
 
+    @cached_property
+    def share(self) -> slice:
+        """The part of the tile that has any share of its coordinates."""
+        first, last = np.flatnonzero(self.weights)[[0, -1]].tolist()
+        return slice(first, last + 1)
+
+    @cached_property
+    def is_alone(self) -> bool:
+        """Whether it has all of what it has a share of."""
+        return bool((self.weights[self.share] == 1.0).all())
+
     def counting(self) -> slice:
         """The coordinates of which it has any share."""
-        first, last = np.flatnonzero(self.weights)[[0, -1]].tolist()
-        return slice(self.start + first, self.start + last + 1)
+        return slice(self.start + self.share.start, self.start + self.share.stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,27 +177,32 @@ def blend_tiles(
     """Blend tiles, in the order of `cut_tiles`, into bands of whole rows.
 
     tiles: (tile_px, tile_px, num_channels) float. Yields (top, band) as soon as rows are final, band (rows, W,
-    num_channels) float32, from top to bottom; no row twice, and every row that a tile lies on. Memory is one row of
-    tiles.
+    num_channels) float32, from top to bottom; no row twice, and every row of which a tile has any share. What has no
+    weight is not looked at. Memory is what counts of one row of tiles.
     """
     remaining = iter(tiles)
-    tops = [*(row.rows.start for row in plan.tile_rows), plan.height_px]
-    pending = np.zeros((plan.tile_px, plan.width_px, num_channels), np.float32)  # rows from `top` on
-    for row, top, next_top in zip(plan.tile_rows, tops[:-1], tops[1:], strict=True):
+    rows_of = [row.rows.counting() for row in plan.tile_rows]
+    tops = [*(rows.start for rows in rows_of), plan.height_px]
+    band = np.zeros((0, plan.width_px, num_channels), np.float32)  # what the last row of tiles shares with the next
+    for row, rows, next_top in zip(plan.tile_rows, rows_of, tops[1:], strict=True):
+        shared, band = band, np.zeros((rows.stop - rows.start, plan.width_px, num_channels), np.float32)
+        band[: len(shared)] = shared
         for column in row.columns:
-            _add_tile(pending[:, column.start :], next(remaining), row.rows.weights, column.weights)
-        num_final = min(next_top - top, plan.tile_px)
+            _add_tile(band, next(remaining), row.rows, column)
+        num_final = min(next_top, rows.stop) - rows.start
         if num_final:
-            yield top, pending[:num_final].copy()
-        pending[: plan.tile_px - num_final] = pending[num_final:]
-        pending[plan.tile_px - num_final :] = 0.0
+            yield rows.start, band[:num_final]
+        band = band[num_final:]
 
 
-def _add_tile(area: np.ndarray, tile: np.ndarray, row_weights: np.ndarray, column_weights: np.ndarray) -> None:
-    num_rows, num_columns = len(row_weights), len(column_weights)  # less than a tile where it reaches beyond the photo
-    weighted = tile[:num_rows, :num_columns] * row_weights[:, None, None]
-    weighted *= column_weights[:, None]
-    area[:num_rows, :num_columns] += weighted
+def _add_tile(band: np.ndarray, tile: np.ndarray, row: Span, column: Span) -> None:
+    """band: (rows, W, C), all that the tile's row has a share of."""
+    part = tile[row.share, column.share]
+    if not row.is_alone:
+        part = part * row.weights[row.share, None, None]
+    if not column.is_alone:
+        part = part * column.weights[column.share, None]
+    band[:, column.counting()] += part
 
 
 # --- along one axis ---------------------------------------------------------------------------------------------------
