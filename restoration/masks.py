@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
-from scipy import ndimage
 
+from restoration.areas import Areas, find_areas
 from restoration.errors import InvalidOption
 from restoration.windows import largest_within, least_within
 
@@ -37,10 +37,7 @@ SENSITIVITY_LOGITS = 8.0
 """How much more certain everything looks at a sensitivity of 1 than at 0; a tenth of it is less than one doubling."""
 
 BAND_PX = 64
-"""Samples are counted and looked up so many rows at a time: those of a scan take eight bytes each meanwhile, and a call
-for each row takes ten times as long."""
-
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+"""Samples are counted so many rows at a time."""
 
 
 def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: float = 0.5) -> np.ndarray:
@@ -98,14 +95,14 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
     highest = int(damage_map.max())
     levels = {certainty: level for certainty in CERTAINTIES if (level := level_of(certainty - eagerness)) <= highest}
     for suspect_level, alike in groupby(levels, lambda certainty: _suspect_level(certainty - eagerness)):
-        # a scan's areas are 400 MB: not those of two levels at once
-        areas, num_areas = ndimage.label(damage_map >= suspect_level, structure=_EIGHT_NEIGHBOURS)
-        most = np.full(num_areas + 1, -math.inf)
+        is_suspect = damage_map >= suspect_level
+        areas = find_areas(is_suspect)
+        most = np.full(areas.num, -math.inf)
         for certainty in alike:
-            np.maximum(most, _evidence(damage_map, areas, num_areas, levels[certainty], certainty), out=most)
-        spare = max(spare, float(most.max()) - required_evidence)
-        _repair(opacities, areas, most - required_evidence)
-        del areas
+            evidence = _evidence(damage_map, is_suspect, areas, levels[certainty], certainty)
+            np.maximum(most, evidence, out=most)
+        spare = max(spare, float(most.max(initial=-math.inf)) - required_evidence)
+        _repair(opacities, is_suspect, areas, most - required_evidence)
     return opacities, spare
 
 
@@ -123,28 +120,30 @@ def level_of(logit: float) -> int:
     return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _evidence(damage_map: np.ndarray, areas: np.ndarray, num_areas: int, level: int, certainty: float) -> np.ndarray:
-    """Of each area, (num_areas + 1,) float64; minus infinity where nothing is so certain, and for what is no area."""
-    num_samples = np.zeros(num_areas + 1)
-    for rows in _bands(damage_map):
-        if (is_certain := damage_map[rows] >= level).any():
-            num_samples += np.bincount(areas[rows][is_certain], minlength=len(num_samples))
-    num_samples[0] = 0
+def _evidence(
+    damage_map: np.ndarray, is_suspect: np.ndarray, areas: Areas, level: int, certainty: float
+) -> np.ndarray:
+    """Of each area, (num_areas,) float64; minus infinity where nothing is so certain."""
+    num_samples = np.zeros(areas.num)
+    for rows, numbers in areas.in_bands():
+        is_certain = damage_map[rows][is_suspect[rows]] >= level
+        if is_certain.any():
+            num_samples += np.bincount(numbers[is_certain], minlength=areas.num)
     with np.errstate(divide="ignore"):
         evidence: np.ndarray = certainty + np.log2(num_samples)
     return evidence
 
 
-def _repair(opacities: np.ndarray, areas: np.ndarray, excess: np.ndarray) -> None:
+def _repair(opacities: np.ndarray, is_suspect: np.ndarray, areas: Areas, excess: np.ndarray) -> None:
     """Raise opacities, (H, W) uint8, to what the areas' evidence in excess of the required calls for."""
     share = np.where(excess >= 0.0, np.clip(excess / FADE + 0.25, 0.0, 1.0), 0.0)
     of_area = np.rint(share * 255.0).astype(np.uint8)
     if not of_area.any():
         return
-    for rows in _bands(opacities):
-        band, areas_of_band = opacities[rows].reshape(-1), areas[rows].reshape(-1)
-        places = np.flatnonzero(areas_of_band)  # few, mostly
-        band[places] = np.maximum(band[places], of_area[areas_of_band[places]])
+    for rows, numbers in areas.in_bands():
+        if (wanted := of_area[numbers]).any():
+            band, where = opacities[rows], is_suspect[rows]
+            band[where] = np.maximum(band[where], wanted)
 
 
 def _bands(samples: np.ndarray) -> Iterator[slice]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, to_8_bit
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, boxes_of, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import (
@@ -134,14 +134,13 @@ class Photo:
         bool, is set, mixed in by `opacities`, (H, W) uint8, if given; and this photo's samples elsewhere. Alpha stays,
         and so does a sample that is seen in that very colour already, to 8 bits."""
         samples = self.samples.copy()
-        for rows in bands_of(self.height_px):
-            if not (band := mask[rows]).any():
-                continue
-            before = self.samples[rows][band]  # (N, C)
-            seen, painted = self.colours.see(before[None])[0], colour[rows][band]
-            shares = np.full(len(before), 255, np.uint8) if opacities is None else opacities[rows][band]
+        for box in boxes_of(mask):
+            here = mask[box]
+            before = self.samples[box][here]  # (N, C)
+            seen, painted = self.colours.see(before[None])[0], colour[box][here]
+            shares = np.full(len(before), 255, np.uint8) if opacities is None else opacities[box][here]
             after = self.colours.paint(painted, before, shares)
-            samples[rows][band] = np.where((to_8_bit(painted) == seen).all(axis=1, keepdims=True), before, after)
+            samples[box][here] = np.where((to_8_bit(painted) == seen).all(axis=1, keepdims=True), before, after)
         return samples
 
     def with_corrections(self, samples: Samples, corrections: Iterable[tuple[int, Floats]]) -> Samples:

@@ -13,14 +13,14 @@ The copies have a quarter, a sixteenth ... of the photo's pixels: one look at al
 native pass. What is suspect is looked at again, and so is as much of the copies as is told of there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
 from restoration.passes import TilePass
-from restoration.photo_colours import to_8_bit, to_depth
+from restoration.photo_colours import boxes_of, to_8_bit, to_depth
 from restoration.windows import largest_within, least_within
 
 MIN_SIDE_PX = 128
@@ -32,7 +32,7 @@ CARRIED_LEVEL = 192
 RIM_PX = 9
 """What lies deeper in damage than this, on a copy, is not filled anew on the next finer one."""
 BAND_PX = 512
-"""Photos are halved and doubled so many rows at a time."""
+"""Photos are halved so many rows at a time."""
 
 
 class PyramidPass:
@@ -91,11 +91,11 @@ class PyramidPass:
             return self._one_pass.fill(colour, mask, see_through)
         halved = halve(colour)
         coarse = self.fill(halved, coarse_mask, ~halve_mask(mask & ~see_through))
-        np.copyto(halved, coarse, where=coarse_mask[:, :, None])  # outside the mask a fill means nothing
+        copy_where(coarse_mask, coarse, halved)  # outside the mask a fill means nothing
         colour = put_in(halved, deep, colour)
         del halved, coarse, coarse_mask  # half of the photo's samples; what follows takes most
         filled = self._one_pass.fill(colour, mask & ~deep, see_through)
-        np.copyto(filled, colour, where=deep[:, :, None])
+        copy_where(deep, colour, filled)
         return filled
 
 
@@ -132,9 +132,10 @@ def halve_mask(mask: np.ndarray) -> np.ndarray:
 
 def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
     """The inverse of `halve` as far as there is one: (h, w) uint8 to size_px, interpolated."""
-    doubled = np.empty(size_px, np.uint8)
-    for top, band in _doubled_bands(coarse, size_px):
-        doubled[top : top + len(band)] = band
+    doubled = np.zeros(size_px, np.uint8)
+    for rows, columns in boxes_of(largest_within(coarse, 1) > 0):
+        box = (slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))
+        doubled[box] = _double_box(coarse, size_px, *box)
     return doubled
 
 
@@ -142,20 +143,44 @@ def put_in(coarse: np.ndarray, where: np.ndarray, colour: np.ndarray) -> np.ndar
     """A copy of colour, (H, W, 3) uint8 or uint16, with the doubled coarse, (h, w, 3) uint8, put in: where is (H, W)
     bool."""
     composed = colour.copy()
-    for top, band in _doubled_bands(coarse, where.shape):
-        rows = slice(top, top + len(band))
-        np.copyto(composed[rows], to_depth(band, colour.dtype), where=where[rows, :, None])
+    for box in boxes_of(where):
+        np.copyto(composed[box], to_depth(_double_box(coarse, where.shape, *box), colour.dtype), where=where[box][:, :, None])
     return composed
 
 
-def _doubled_bands(coarse: np.ndarray, size_px: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
-    """By bands of rows: Pillow keeps four bytes for each pixel in colour."""
-    height_px, width_px = size_px
-    image = Image.fromarray(coarse)
-    for top in range(0, height_px, BAND_PX):
-        bottom = min(top + BAND_PX, height_px)
-        box = (0.0, top / 2, width_px / 2, bottom / 2)  # the last coarse sample of an odd side stands for half of it
-        yield top, np.asarray(image.resize((width_px, bottom - top), Image.Resampling.BILINEAR, box))
+def copy_where(mask: np.ndarray, source: np.ndarray, target: np.ndarray) -> None:
+    """mask: (H, W) bool; source, target: (H, W, 3) of one depth."""
+    for box in boxes_of(mask):
+        np.copyto(target[box], source[box], where=mask[box][:, :, None])
+
+
+def _double_box(coarse: np.ndarray, size_px: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+    """These rows and columns of the doubled coarse, (h, w) or (h, w, 3) uint8; rows start at a multiple of `BOX_PX`,
+    columns at an even one.
+
+    Samples are rounded after each direction, and which one Pillow begins with depends on the size. It shall not depend
+    on the box: where bands of `BAND_PX` rows are less high than the coarse picture, rows are doubled first.
+    """
+    (height_px, width_px), band_top = size_px[:2], rows.start // BAND_PX * BAND_PX
+    rows, columns = slice(rows.start, min(rows.stop, height_px)), slice(columns.start, min(columns.stop, width_px))
+    first_row, first_column = (max(0, extent.start // 2 - 1) for extent in (rows, columns))
+    shown = coarse[first_row : rows.stop // 2 + 2, first_column : columns.stop // 2 + 2]
+    # the last coarse sample of an odd side stands for half of it
+    top, bottom = (at / 2 - first_row for at in (rows.start, rows.stop))
+    left, right = (at / 2 - first_column for at in (columns.start, columns.stop))
+
+    def double_rows(picture: Image.Image) -> Image.Image:
+        size = (picture.width, rows.stop - rows.start)
+        return picture.resize(size, Image.Resampling.BILINEAR, (0.0, top, float(picture.width), bottom))
+
+    def double_columns(picture: Image.Image) -> Image.Image:
+        size = (columns.stop - columns.start, picture.height)
+        return picture.resize(size, Image.Resampling.BILINEAR, (left, 0.0, right, float(picture.height)))
+
+    picture = Image.fromarray(np.ascontiguousarray(shown))
+    if min(BAND_PX, height_px - band_top) < len(coarse):
+        return np.asarray(double_columns(double_rows(picture)))
+    return np.asarray(double_rows(double_columns(picture)))
 
 
 def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Connected areas of a mask, by runs: what is set side by side in a row.
+
+A scan's damage is a few thousand runs, and looking at those takes a tenth of the time that numbering each sample does,
+and none of its memory. Where there are very many, samples are numbered after all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+BAND_PX = 64
+"""Rows that are looked at at a time."""
+FEW = 1 / 32
+"""Runs for each sample. What it takes to connect one takes as much memory as numbering so many samples."""
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """numbers, lengths_px: (num_runs,) each, of the runs of a mask from left to right, from top to bottom: the number of
+    its area, from 0 on. first_of_bands: the first run of each band of `BAND_PX` rows, and their number."""
+
+    numbers: np.ndarray
+    lengths_px: np.ndarray
+    first_of_bands: list[int]
+    num: int
+
+    def in_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows, and the numbers of the areas of all samples that are set there, (N,), in their order."""
+        for band, (first, end) in enumerate(zip(self.first_of_bands, self.first_of_bands[1:], strict=False)):
+            if end > first:
+                numbers = np.repeat(self.numbers[first:end], self.lengths_px[first:end])
+                yield slice(band * BAND_PX, (band + 1) * BAND_PX), numbers
+
+
+def find_areas(mask: np.ndarray) -> Areas:
+    """mask: (H, W) bool; what touches, at a corner, too, is of one area."""
+    starts, ends, first_of_bands = _runs(mask)
+    if len(starts) <= FEW * mask.size:
+        num, numbers = _connect(starts, ends, mask.shape[1] + 1)
+    else:
+        of_samples, num = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
+        rows, columns = np.divmod(starts, mask.shape[1] + 1)
+        numbers = of_samples[rows, columns] - 1
+    return Areas(numbers, ends - starts, first_of_bands, num)
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Where runs start and end, (num_runs,) each, as if rows were W + 1 long: the last of each is not set."""
+    height_px, width_px = mask.shape
+    changes, first_of_bands = [], [0]
+    band = np.zeros((BAND_PX, width_px + 1), bool)
+    for top in range(0, height_px, BAND_PX):
+        rows = mask[top : top + BAND_PX]
+        band[: len(rows), :width_px] = rows
+        flat = band[: len(rows)].reshape(-1)
+        at = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        if flat[0]:
+            at = np.r_[0, at]
+        changes.append((at + top * (width_px + 1)).astype(np.int32 if mask.size < 2**30 else np.int64))
+        first_of_bands.append(first_of_bands[-1] + len(at) // 2)
+    all_changes = np.concatenate(changes)
+    return all_changes[::2], all_changes[1::2], first_of_bands
+
+
+def _connect(starts: np.ndarray, ends: np.ndarray, row_px: int) -> tuple[int, np.ndarray]:
+    """How many areas there are, and the number of each run's: it touches those of the next row that end no sooner than
+    it starts, and start no later than it ends."""
+    first = np.searchsorted(ends, starts + row_px, "left")
+    num_touched = np.searchsorted(starts, ends + row_px, "right") - first
+    indices_end = np.cumsum(num_touched)
+    touched = np.arange(indices_end[-1] if len(starts) else 0) + np.repeat(first - indices_end + num_touched, num_touched)
+    ones = np.ones(len(touched), np.int8)
+    graph = csr_array((ones, touched, np.r_[0, indices_end]), shape=(len(starts), len(starts)))
+    num, numbers = connected_components(graph, directed=False)
+    return num, numbers
