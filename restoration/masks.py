@@ -74,7 +74,7 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 def _thin_parts(damage_map: np.ndarray) -> np.ndarray:
     """The map, (H, W) uint8, where it stands out from what is wide; 0 elsewhere."""
     wide = largest_within(least_within(damage_map, THIN_PX // 2), THIN_PX // 2)  # an opening
-    thin: np.ndarray = np.where(wide < np.maximum(damage_map // 2, 1), damage_map, np.uint8(0))
+    thin: np.ndarray = damage_map * (wide < np.maximum(damage_map // 2, 1))
     return thin
 
 

@@ -95,9 +95,9 @@ class TilePass:
         answers = self._answers(colour, told, plan, self._generator.detect, self._generator.batch_size)
         damage_map = np.empty(colour.shape[:2], np.uint8)
         tells_next = np.empty((*colour.shape[:2], num_planes - 1), np.uint8)
-        for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
-            rows, planes = slice(top, top + len(band)), band_to_samples(band)
-            damage_map[rows], tells_next[rows] = planes[:, :, 0], planes[:, :, 1:]
+        for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
+            planes = band_to_samples(band)
+            damage_map[box], tells_next[box] = planes[:, :, 0], planes[:, :, 1:]
         return damage_map, tells_next if tells and num_planes > 1 else None
 
     def look_again(
@@ -128,12 +128,10 @@ class TilePass:
         batch_size = max(1, self._generator.batch_size // num_turns)
         answers = self._answers(colour, told, plan, look, batch_size)
         num_planes = 1 + num_told
-        for top, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
-            rows = slice(top, top + len(band))
+        for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             planes = band_to_samples(band)
-            told_here = planes[:, :, 1:]
-            np.copyto(damage_map[rows], planes[:, :, 0], where=suspects[rows])
-            np.copyto(tells_next[rows], told_here, where=told_here > 0)
+            np.copyto(damage_map[box], planes[:, :, 0], where=suspects[box])
+            tells_next[box] = planes[:, :, 1:]
             give_back_freed_memory(damage_map.size)
         return tells_next if num_told else None
 
@@ -177,8 +175,8 @@ class TilePass:
         tiles = _cut_damaged_tiles(colour, mask, see_through, plan)
         pictures = self._in_full_batches(tiles, self._fill_batch)
         filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
-        for top, band in blend_tiles(plan, pictures):
-            filled[top : top + len(band)] = band_to_samples(band, colour.dtype.type)
+        for box, band in blend_tiles(plan, pictures):
+            filled[box] = band_to_samples(band, colour.dtype.type)
             give_back_freed_memory(mask.size)
         return filled
 
@@ -196,7 +194,8 @@ class TilePass:
             offset_px=self._offset_px,
         )
         tiles = cut_tiles(colour, plan)
-        yield from blend_tiles(plan, self._in_full_batches(tiles, self._denoise_batch))
+        for (rows, _), band in blend_tiles(plan, self._in_full_batches(tiles, self._denoise_batch)):
+            yield rows.start, band
 
     def _plan(self, colour: np.ndarray) -> TilePlan:
         sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2

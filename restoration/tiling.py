@@ -173,36 +173,42 @@ def cut_tiles(samples: np.ndarray, plan: TilePlan) -> Iterator[np.ndarray]:
 
 def blend_tiles(
     plan: TilePlan, tiles: Iterable[np.ndarray], *, num_channels: int = 3
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Blend tiles, in the order of `cut_tiles`, into bands of whole rows.
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Blend tiles, in the order of `cut_tiles`, into bands: rows, and of these the columns from the first to the last
+    of which a tile has any share.
 
-    tiles: (tile_px, tile_px, num_channels) float. Yields (top, band) as soon as rows are final, band (rows, W,
-    num_channels) float32, from top to bottom; no row twice, and every row of which a tile has any share. What has no
-    weight is not looked at. Memory is what counts of one row of tiles.
+    tiles: (tile_px, tile_px, num_channels) float. Yields ((rows, columns), band) as soon as rows are final, band (rows,
+    columns, num_channels) float32, from top to bottom; no row twice, and every row of which a tile has any share. What
+    has no weight is not looked at. Memory is what counts of one row of tiles.
     """
     remaining = iter(tiles)
     rows_of = [row.rows.counting() for row in plan.tile_rows]
     tops = [*(rows.start for rows in rows_of), plan.height_px]
-    band = np.zeros((0, plan.width_px, num_channels), np.float32)  # what the last row of tiles shares with the next
+    pending, pending_columns = np.zeros((0, 0, num_channels), np.float32), slice(0, 0)
     for row, rows, next_top in zip(plan.tile_rows, rows_of, tops[1:], strict=True):
-        shared, band = band, np.zeros((rows.stop - rows.start, plan.width_px, num_channels), np.float32)
-        band[: len(shared)] = shared
-        for column in row.columns:
-            _add_tile(band, next(remaining), row.rows, column)
+        shared, shared_columns = pending, pending_columns  # with this row of tiles
+        counting = [column.counting() for column in row.columns]
+        extents = [*counting, *([shared_columns] if len(shared) else [])]
+        left, right = min(extent.start for extent in extents), max(extent.stop for extent in extents)
+        band = np.zeros((rows.stop - rows.start, right - left, num_channels), np.float32)
+        if len(shared):
+            band[: len(shared), shared_columns.start - left : shared_columns.stop - left] = shared
+        for column, columns in zip(row.columns, counting, strict=True):
+            _add_tile(band[:, columns.start - left : columns.stop - left], next(remaining), row.rows, column)
         num_final = min(next_top, rows.stop) - rows.start
         if num_final:
-            yield rows.start, band[:num_final]
-        band = band[num_final:]
+            yield (slice(rows.start, rows.start + num_final), slice(left, right)), band[:num_final]
+        pending, pending_columns = band[num_final:], slice(left, right)
 
 
-def _add_tile(band: np.ndarray, tile: np.ndarray, row: Span, column: Span) -> None:
-    """band: (rows, W, C), all that the tile's row has a share of."""
+def _add_tile(area: np.ndarray, tile: np.ndarray, row: Span, column: Span) -> None:
+    """area: of what the tile has a share of."""
     part = tile[row.share, column.share]
     if not row.is_alone:
         part = part * row.weights[row.share, None, None]
     if not column.is_alone:
         part = part * column.weights[column.share, None]
-    band[:, column.counting()] += part
+    area += part
 
 
 # --- along one axis ---------------------------------------------------------------------------------------------------

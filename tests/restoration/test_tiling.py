@@ -43,8 +43,8 @@ def test_bands_cover_every_row_exactly_once(case):
     plan = plan_tiles(**case)
     tile = np.zeros((plan.tile_px, plan.tile_px, 1), np.float32)
     next_row = 0
-    for top, band in blend_tiles(plan, (tile for _ in range(len(plan))), num_channels=1):
-        assert top == next_row
+    for (rows, columns), band in blend_tiles(plan, (tile for _ in range(len(plan))), num_channels=1):
+        assert (rows, columns) == (slice(next_row, next_row + len(band)), slice(0, plan.width_px))
         assert 1 <= len(band) <= plan.tile_px
         assert band.shape[1:] == (plan.width_px, 1)
         next_row += len(band)
@@ -222,8 +222,8 @@ def blend_around(mask: np.ndarray, tiles=None, **sizes) -> np.ndarray:
     plan = plan_tiles_around(mask, **sizes)
     ones = (np.ones((plan.tile_px, plan.tile_px, 1), np.float32) for _ in range(len(plan)))
     blended = np.zeros((*mask.shape, 1), np.float32)
-    for top, band in blend_tiles(plan, ones if tiles is None else tiles, num_channels=1):
-        blended[top : top + len(band)] = band
+    for box, band in blend_tiles(plan, ones if tiles is None else tiles, num_channels=1):
+        blended[box] = band
     return blended[:, :, 0]
 
 
