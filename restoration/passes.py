@@ -278,7 +278,8 @@ def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: T
     if not generator.conditions:
         return generator.fill(tiles, masks)
     planes = {"see_through": see_through}
-    return generator.fill(tiles, masks, torch.cat([planes[name] for name in generator.conditions], dim=1))
+    named = [planes[name] for name in generator.conditions]
+    return generator.fill(tiles, masks, torch.cat(named, dim=1) if len(named) > 1 else named[0])
 
 
 def _in_batches(
