@@ -1,6 +1,7 @@
 """Photos to send: scikit-image's sample photographs, resized, with scratches drawn on; an eighth of them has none."""
 
 import io
+import math
 from collections.abc import Callable
 
 import imagecodecs
@@ -31,6 +32,18 @@ def save(photo: Image.Image, format: str, **options: object) -> bytes:
 def make_photo(index: int, height_px: int, width_px: int) -> bytes:
     """`draw_photo` as a JPEG."""
     return save(draw_photo(index, height_px, width_px), "JPEG", quality=92)
+
+
+def make_mosaic(num_parts: int, height_px: int, width_px: int) -> bytes:
+    """One photograph of that size, so many times, as a JPEG: alike in content by the megapixel whatever its size. Each
+    part is mirrored, turned by 180 degrees, both or neither, by chance: nothing is repeated at even distances."""
+    num_rows = next(num for num in range(math.isqrt(num_parts - 1) + 1, num_parts + 1) if num_parts % num == 0)
+    part, rng = np.asarray(draw_photo(1, height_px, width_px)), np.random.default_rng(0)
+    rows = [
+        np.concatenate([part[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))] for _ in range(num_parts // num_rows)], 1)
+        for _ in range(num_rows)
+    ]
+    return save(Image.fromarray(np.concatenate(rows)), "JPEG", quality=92)
 
 
 def make_tiff(index: int, height_px: int, width_px: int) -> bytes:

@@ -4,12 +4,13 @@ Starts `python -m service` on a free port, with the newest release, and prints M
 
 - photos a second and latencies, by size and by how many are sent at a time, over what decoding, restoring and encoding
   the same photos one after the other in one process gives, before and after (the mean of both);
-- seconds a megapixel from small to large; how many tiles that took, since the same scratches lie on a larger share of a
-  small photo's tiles, and each suspect tile is looked at four times more; the most memory that the service held
-  meanwhile, its processes that decode and encode and what they share included;
+- seconds a megapixel from small to large, and the most memory that the service held meanwhile, its processes that decode
+  and encode and what they share included: of one photograph of a megapixel, set side by side 12 and 100 times, which
+  has as much to find and to repair in each megapixel; and of the same photograph, enlarged, in which it becomes less:
+  so tiles a megapixel are told beside the seconds;
 - the 95th percentile of a 512 x 512 photo's time while the largest is being restored, over that alone.
 
-Writes `serving.json` and `serving.png` into `--out`. Photographs are scikit-image's, enlarged, with scratches drawn on;
+Writes `serving.json` and `serving.png` into `--out`. Other photographs are scikit-image's, enlarged, with scratches drawn on;
 an eighth of them has none.
 """
 
@@ -28,7 +29,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.load import Load, send_all
-from benchmarks.photos import make_photo
+from benchmarks.photos import make_mosaic, make_photo
 from benchmarks.process_tree import MemoryWatch
 from benchmarks.running import ANSWER_SECONDS, request_head, restore, running_service
 from restoration.photo import decode_photo
@@ -60,7 +61,7 @@ SIZES = (
     Size("256 x 256", 256, 256, 24, (1, 8, 32, 128)),
     Size("512 x 512", 512, 512, 24, (1, 8, 32, 128)),
     Size("1 megapixel", 816, 1225, 12, (1, 8, 32)),
-    Size("12 megapixels", 2828, 4243, 1, (1, 8)),
+    Size("12 megapixels", 2828, 4243, 2, (1, 4)),
 )
 MOST_AT_A_TIME = max(max(size.concurrencies) for size in SIZES)
 
@@ -141,7 +142,13 @@ def sides_px(megapixels: float) -> tuple[int, int]:
     return round((megapixels * 2 / 3 * 1e6) ** 0.5), round((megapixels * 3 / 2 * 1e6) ** 0.5)
 
 
-def plot(served: Sequence[Served], scans: Sequence[Scanned], path: Path) -> None:
+def mosaic_of(megapixels: float) -> tuple[int, bytes]:
+    """In whole megapixels, one at least."""
+    num_parts = max(1, round(megapixels))
+    return num_parts, make_mosaic(num_parts, *sides_px(1))
+
+
+def plot(served: Sequence[Served], scans: Mapping[str, Sequence[Scanned]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
@@ -155,20 +162,22 @@ def plot(served: Sequence[Served], scans: Sequence[Scanned], path: Path) -> None
     rates.axhline(0.9, color="grey", linestyle=":")
     rates.set(xscale="log", xlabel="sent at a time", ylabel="photos/s over the bare generator", ylim=(0, None))
     latencies.set(xscale="log", yscale="log", xlabel="sent at a time", ylabel="seconds to an answer")
-    large.plot([row.megapixels for row in scans], [row.seconds / row.megapixels for row in scans], "o-")
+    for of_what, each in scans.items():
+        large.plot([row.megapixels for row in each], [row.seconds / row.megapixels for row in each], "o-", label=of_what)
     large.set(xscale="log", xlabel="megapixels, alone", ylabel="seconds a megapixel", ylim=(0, None))
     concurrencies = sorted({row.concurrency for row in served})
     for axes in (rates, latencies):
         axes.set_xticks(concurrencies, labels=map(str, concurrencies))
+    for axes in (rates, latencies, large):
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=80)
 
 
-def measure_rates(address: str, restorer: Restorer) -> list[Served]:
+def measure_rates(address: str, restorer: Restorer, sizes: Sequence[Size]) -> list[Served]:
     print("| | at a time | photos/s | over the bare generator | median | 95th percentile | 99th |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     served = []
-    for size in SIZES:
+    for size in sizes:
         for row in served_at_size(address, restorer, size):
             served.append(row)
             latencies = " | ".join(
@@ -179,17 +188,20 @@ def measure_rates(address: str, restorer: Restorer) -> list[Served]:
     return served
 
 
-def measure_scans(address: str, pid: int, large: Mapping[float, bytes]) -> list[Scanned]:
-    """large: by megapixels."""
-    print("\n| megapixels, alone | s/megapixel | tiles/megapixel | ms/tile | peak memory |\n|---:|---:|---:|---:|---:|")
-    scans = []
+def measure_scans(address: str, pid: int, of_what: str, large: Mapping[float, bytes]) -> list[Scanned]:
+    """large: by megapixels, the smallest first."""
+    print(f"\n| {of_what}: megapixels, alone | s/megapixel | over the smallest | tiles/megapixel | ms/tile | peak memory |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    scans: list[Scanned] = []
     with httpx.Client(timeout=ANSWER_SECONDS) as client:
         for megapixels, photo in large.items():
             row = scan(client, address, pid, megapixels, photo)
             scans.append(row)
+            over_smallest = row.seconds / row.megapixels / (scans[0].seconds / scans[0].megapixels)
             print(
-                f"| {row.megapixels:g} | {row.seconds / row.megapixels:.2f} | {row.num_tiles / row.megapixels:.0f} "
-                f"| {row.seconds / row.num_tiles * 1000:.1f} | {row.peak_mib:,.0f} MiB |",
+                f"| {row.megapixels:g} | {row.seconds / row.megapixels:.2f} | {over_smallest:.2f} x "
+                f"| {row.num_tiles / row.megapixels:.0f} | {row.seconds / row.num_tiles * 1000:.1f} "
+                f"| {row.peak_mib:,.0f} MiB |",
                 flush=True,
             )
     return scans
@@ -208,17 +220,24 @@ def measure_beside(address: str, large: bytes) -> dict[str, float]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--megapixels", type=float, nargs="+", default=[1, 12, 100], help="the last is the scan")
+    names = [size.name for size in SIZES]
+    arguments.add_argument("--sizes", nargs="+", choices=names, default=names, help="of photos sent several at a time")
     arguments.add_argument("--out", type=Path, default=Path("runs/serving"))
     asked = arguments.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     restorer = Restorer.load_newest(FolderStore(STORE))[0]
     assert restorer is not None
-    large = {megapixels: make_photo(1, *sides_px(megapixels)) for megapixels in asked.megapixels}
+    large = {
+        "of equal content": dict(map(mosaic_of, asked.megapixels)),
+        "enlarged": {megapixels: make_photo(1, *sides_px(megapixels)) for megapixels in asked.megapixels},
+    }
+    sizes = [size for size in SIZES if size.name in asked.sizes]
     with running_service(max_queued_requests=2 * MOST_AT_A_TIME) as (address, pid):
-        served = measure_rates(address, restorer)
-        scans = measure_scans(address, pid, large)
-        beside = measure_beside(address, large[asked.megapixels[-1]])
-    results = {"served": list(map(asdict, served)), "scans": list(map(asdict, scans)), "beside": beside}
+        served = measure_rates(address, restorer, sizes)
+        scans = {of_what: measure_scans(address, pid, of_what, photos) for of_what, photos in large.items()}
+        beside = measure_beside(address, large["enlarged"][asked.megapixels[-1]])
+    of_scans = {of_what: list(map(asdict, each)) for of_what, each in scans.items()}
+    results = {"served": list(map(asdict, served)), "scans": of_scans, "beside": beside}
     (asked.out / "serving.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     plot(served, scans, asked.out / "serving.png")
 

@@ -103,6 +103,7 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
             np.maximum(most, evidence, out=most)
         spare = max(spare, float(most.max(initial=-math.inf)) - required_evidence)
         _repair(opacities, is_suspect, areas, most - required_evidence)
+        del is_suspect, areas  # a scan's may be 400 MB: not those of two levels at once
     return opacities, spare
 
 
@@ -120,9 +121,7 @@ def level_of(logit: float) -> int:
     return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _evidence(
-    damage_map: np.ndarray, is_suspect: np.ndarray, areas: Areas, level: int, certainty: float
-) -> np.ndarray:
+def _evidence(damage_map: np.ndarray, is_suspect: np.ndarray, areas: Areas, level: int, certainty: float) -> np.ndarray:
     """Of each area, (num_areas,) float64; minus infinity where nothing is so certain."""
     num_samples = np.zeros(areas.num)
     for rows, numbers in areas.in_bands():

@@ -144,7 +144,9 @@ def put_in(coarse: np.ndarray, where: np.ndarray, colour: np.ndarray) -> np.ndar
     bool."""
     composed = colour.copy()
     for box in boxes_of(where):
-        np.copyto(composed[box], to_depth(_double_box(coarse, where.shape, *box), colour.dtype), where=where[box][:, :, None])
+        np.copyto(
+            composed[box], to_depth(_double_box(coarse, where.shape, *box), colour.dtype), where=where[box][:, :, None]
+        )
     return composed
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from scipy import ndimage
 from skimage import data
 
@@ -135,7 +136,27 @@ def test_bands_leave_no_seam(monkeypatch):
     monkeypatch.setattr(pyramid, "BAND_PX", 32)
     assert np.array_equal(halve(samples), whole[0])
     by_bands = double(samples[:151, :39, 0].copy(), (301, 77))
-    assert np.abs(by_bands.astype(int) - whole[1]).max() <= 1  # Pillow's weights are rounded where a band starts
+    assert np.abs(by_bands.astype(int) - whole[1]).max() <= 1  # rows are doubled first, and rounded
+
+
+@pytest.mark.parametrize("size", [(301, 77), (1300, 61)], ids=["columns first", "rows first"])
+def test_what_is_doubled_does_not_depend_on_what_else_is(size):
+    """Only where something is set is anything doubled, box by box; Pillow, given all of it at once, is the yardstick."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, [-(-extent // 2) for extent in size], np.uint8)
+    coarse[rng.random(coarse.shape) < 0.9] = 0
+    whole = np.empty(size, np.uint8)
+    for top in range(0, size[0], pyramid.BAND_PX):
+        bottom = min(top + pyramid.BAND_PX, size[0])
+        box = (0.0, top / 2, size[1] / 2, bottom / 2)
+        whole[top:bottom] = Image.fromarray(coarse).resize((size[1], bottom - top), Image.Resampling.BILINEAR, box)
+    assert np.array_equal(double(coarse, size), whole)
+    specks = np.zeros_like(coarse)
+    specks[5, 7] = specks[-1, -1] = specks[70, 20] = 255
+    alone = [np.zeros_like(coarse) for _ in range(3)]
+    for each, place in zip(alone, ((5, 7), (-1, -1), (70, 20)), strict=True):
+        each[place] = 255
+    assert np.array_equal(double(specks, size), sum(double(each, size) for each in alone))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

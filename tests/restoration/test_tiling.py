@@ -227,6 +227,24 @@ def blend_around(mask: np.ndarray, tiles=None, **sizes) -> np.ndarray:
     return blended[:, :, 0]
 
 
+def test_bands_are_as_wide_as_there_are_tiles():
+    mask = np.zeros((1000, 1000), bool)
+    mask[100:110, 300:320] = mask[900:910, 700:720] = mask[905, 100] = True
+    plan = plan_tiles_around(mask)
+    ones = (np.ones((plan.tile_px, plan.tile_px, 1), np.float32) for _ in range(len(plan)))
+    boxes = [box for box, _ in blend_tiles(plan, ones, num_channels=1)]
+    assert boxes == [(slice(100, 110), slice(300, 320)), (slice(900, 910), slice(100, 720))]
+
+
+def test_what_has_no_weight_is_not_looked_at():
+    plan = plan_tiles(512, 512, tile_px=256, overlap_px=128, margin_px=64)
+    tile = np.full((256, 256, 1), np.nan, np.float32)
+    tile[:192, :192] = 1.0  # of the first tile; of the others the margins at the top and on the left, too
+    first, *_ = blend_tiles(plan, (tile for _ in range(len(plan))), num_channels=1)
+    _, band = first
+    assert (band[:, :192] == 1.0).all()
+
+
 @pytest.mark.parametrize("mask", list(random_masks(40)), ids=lambda mask: str(mask.shape))
 def test_weights_of_tiles_around_a_mask_sum_to_one_under_it(mask):
     np.testing.assert_allclose(blend_around(mask)[mask], 1.0, atol=1e-6)
