@@ -4,14 +4,14 @@ Starts `python -m service` on a free port, with the newest release, and prints M
 
 - photos a second and latencies, by size and by how many are sent at a time, over what decoding, restoring and encoding
   the same photos one after the other in one process gives, before and after (the mean of both);
-- seconds a megapixel from small to large, and the most memory that the service held meanwhile, its processes that decode
-  and encode and what they share included: of one photograph of a megapixel, set side by side 12 and 100 times, which
-  has as much to find and to repair in each megapixel; and of the same photograph, enlarged, in which it becomes less:
-  so tiles a megapixel are told beside the seconds;
+- seconds a megapixel from small to large, and the most memory that the service held meanwhile, its processes that
+  decode and encode and what they share included: of one photograph of a megapixel, set side by side 12 and 100 times,
+  which has as much to find and to repair in each megapixel; and of the same photograph, enlarged, in which it becomes
+  less: so tiles a megapixel are told beside the seconds;
 - the 95th percentile of a 512 x 512 photo's time while the largest is being restored, over that alone.
 
-Writes `serving.json` and `serving.png` into `--out`. Other photographs are scikit-image's, enlarged, with scratches drawn on;
-an eighth of them has none.
+Writes `serving.json` and `serving.png` into `--out`. Other photographs are scikit-image's, enlarged, with scratches
+drawn on; an eighth of them has none.
 """
 
 import argparse
@@ -163,7 +163,8 @@ def plot(served: Sequence[Served], scans: Mapping[str, Sequence[Scanned]], path:
     rates.set(xscale="log", xlabel="sent at a time", ylabel="photos/s over the bare generator", ylim=(0, None))
     latencies.set(xscale="log", yscale="log", xlabel="sent at a time", ylabel="seconds to an answer")
     for of_what, each in scans.items():
-        large.plot([row.megapixels for row in each], [row.seconds / row.megapixels for row in each], "o-", label=of_what)
+        seconds = [row.seconds / row.megapixels for row in each]
+        large.plot([row.megapixels for row in each], seconds, "o-", label=of_what)
     large.set(xscale="log", xlabel="megapixels, alone", ylabel="seconds a megapixel", ylim=(0, None))
     concurrencies = sorted({row.concurrency for row in served})
     for axes in (rates, latencies):
@@ -190,7 +191,9 @@ def measure_rates(address: str, restorer: Restorer, sizes: Sequence[Size]) -> li
 
 def measure_scans(address: str, pid: int, of_what: str, large: Mapping[float, bytes]) -> list[Scanned]:
     """large: by megapixels, the smallest first."""
-    print(f"\n| {of_what}: megapixels, alone | s/megapixel | over the smallest | tiles/megapixel | ms/tile | peak memory |")
+    print(
+        f"\n| megapixels {of_what}, alone | s/megapixel | over the smallest | tiles/megapixel | ms/tile | peak memory |"
+    )
     print("|---:|---:|---:|---:|---:|---:|")
     scans: list[Scanned] = []
     with httpx.Client(timeout=ANSWER_SECONDS) as client:

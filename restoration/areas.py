@@ -7,6 +7,7 @@ and none of its memory. Where there are very many, samples are numbered after al
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -53,7 +54,7 @@ def _of_samples(numbers: np.ndarray, mask: np.ndarray) -> Numbers:
 
 def _of_runs(numbers: np.ndarray, lengths_px: np.ndarray, first_of_bands: list[int]) -> Numbers:
     """numbers, lengths_px: (num_runs,) each; first_of_bands: the first run of each band, and their number."""
-    for band, (first, end) in enumerate(zip(first_of_bands, first_of_bands[1:], strict=False)):
+    for band, (first, end) in enumerate(pairwise(first_of_bands)):
         if end > first:
             rows = slice(band * BAND_PX, (band + 1) * BAND_PX)
             yield rows, np.repeat(numbers[first:end], lengths_px[first:end])

@@ -141,7 +141,7 @@ def test_bands_leave_no_seam(monkeypatch):
 
 @pytest.mark.parametrize("size", [(301, 77), (1300, 61)], ids=["columns first", "rows first"])
 def test_what_is_doubled_does_not_depend_on_what_else_is(size):
-    """Only where something is set is anything doubled, box by box; Pillow, given all of it at once, is the yardstick."""
+    """Box by box, where something is set; Pillow, given bands of all of it, is the yardstick."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, [-(-extent // 2) for extent in size], np.uint8)
     coarse[rng.random(coarse.shape) < 0.9] = 0
