@@ -33,7 +33,7 @@ SUSPECT_LEVEL = 5
 """From this level of the map on, a logit of -4, a sample is suspect: it is looked at again."""
 GROWN_PX = 8
 """And so is what lies so near, into which the damage may reach."""
-VERIFIED_PX = 24
+VERIFIED_PX = 16
 """The same where there is a verifier, which finds more than what was suspected."""
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""

@@ -27,9 +27,9 @@ from restoration.tensors import to_model_range, to_samples
 from restoration.toning import find_tone
 from training.cases import Case
 from training.damage import age_photos
-from training.evaluation import mean_of, place, score_found
+from training.evaluation import mean_of, place
 
-SCALES = (1.0, 1.5, 2.0)
+SCALES = (1.0, 1.25, 1.5, 2.0)
 """What the logits are multiplied by: those that are tried."""
 SHIFTS = tuple(step / 4 for step in range(81))
 """0 to 20, in logits, subtracted after that: those that are tried."""
@@ -37,9 +37,14 @@ UNCHANGED_SHARE = 0.965
 """Of clean photographs at the default sensitivity, most of them as old prints: more than is hoped for of others."""
 REQUIRED_EVIDENCE = 5.5
 """Of a calibrated detector: a single sample must be as certain as a map of eight bits can tell."""
-LEAST_KEPT_SHARE = 0.997
-"""Of the undamaged samples of damaged photographs. A smaller scale finds more, and takes more of what is around it: of
-one detector a scale of 1 found a fifth more than one of 1.5, and repaired three times as many samples without need."""
+LEAST_KEPT_SHARE = 0.999
+"""Of what lies away from the damage of damaged photographs. A smaller scale finds more, and takes more that is none."""
+FILLED_SHARE, FILLED_LEVELS = 0.35, 25.0
+"""What is filled is still off by this share of the damage, by so many levels at most, about."""
+REPAINTED_LEVELS = 15.0
+"""And what is filled without need by so many."""
+ROUNDING_VARIANCE = 1.0 / 12.0
+"""Of samples that are whole levels: a photo that is restored in full is not infinitely better."""
 VERIFIED_SHARE = 0.02
 """Of clean photographs, most of them as old prints, what the verifier may be asked to look at, about."""
 MIN_PHOTOS = 20
@@ -54,15 +59,14 @@ most is decided, and of half a logit at 15."""
 class Calibration:
     """scale, shift: the logits that decide are multiplied, then less; suspect_shift: the same of a detector's that has
     a verifier; unchanged_share: of clean prints, what then came back unchanged. Means over the cases: kept_share, of
-    undamaged samples, those that were not repaired; iou, intersection over union of what was repaired and what was
-    damaged."""
+    what lies away from damage, what was not repaired; gain_db, see `expected_gain_db`."""
 
     scale: float
     shift: float
     suspect_shift: float | None
     unchanged_share: float
     kept_share: float
-    iou: float
+    gain_db: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +188,7 @@ def calibrate(
     unchanged_share: float,
 ) -> Calibration:
     """Of each scale, the smallest shift with which that share of the photos comes back unchanged, or the largest that
-    is tried; of these pairs the one with the largest IoU, if it keeps `LEAST_KEPT_SHARE`, or else what keeps most.
+    is tried; of these pairs the one that gains most, if it keeps `LEAST_KEPT_SHARE`, or else what keeps most.
 
     photos: (H, W, 3) uint8, clean and not trained on, of the size of the evaluation's; see `_as_prints` for how each is
     shown. cases: damaged ones, of none of the evaluation's photographs.
@@ -199,11 +203,24 @@ def calibrate(
         needed = shifts[math.ceil(unchanged_share * len(shifts)) - 1]
         chosen = min(needed, len(SHIFTS) - 1)
         shift, unchanged = SHIFTS[chosen], sum(each <= chosen for each in shifts) / len(shifts)
-        found = [(case, kept.opacities(scale, shift, suspect_shift) > 0) for kept, case in damaged]
-        kept_share = mean_of([1.0 - float(mask[~case.altered].mean()) for case, mask in found])
-        iou = mean_of([score_found(case, mask)["iou"] for case, mask in found])
-        tried.append(Calibration(scale, shift, suspect_shift, unchanged, kept_share, iou))
-    return max(tried, key=lambda each: (min(each.kept_share, LEAST_KEPT_SHARE), each.iou))
+        repaired = [(case, kept.opacities(scale, shift, suspect_shift)) for kept, case in damaged]
+        kept_share = mean_of([1.0 - float((opacities > 0)[case.is_away].mean()) for case, opacities in repaired])
+        gain_db = mean_of([expected_gain_db(case, opacities) for case, opacities in repaired])
+        tried.append(Calibration(scale, shift, suspect_shift, unchanged, kept_share, gain_db))
+    return max(tried, key=lambda each: (min(each.kept_share, LEAST_KEPT_SHARE), each.gain_db))
+
+
+def expected_gain_db(case: Case, opacities: np.ndarray) -> float:
+    """By how much the PSNR is likely to rise where so much is repaired, (H, W) uint8, by a filler as ours is.
+
+    Nothing is filled for it: that would take minutes for each pair that is tried.
+    """
+    change, share = case.change.astype(np.float32), opacities / np.float32(255.0)
+    filled = share * np.where(case.altered, np.minimum(FILLED_SHARE * change, FILLED_LEVELS), REPAINTED_LEVELS)
+    before, after = (
+        float(np.square(each).mean()) + ROUNDING_VARIANCE for each in (change, (1 - share) * change + filled)
+    )
+    return 10.0 * math.log10(before / after)
 
 
 def find_suspect_shift(prints: Sequence[KeptPrint]) -> float:

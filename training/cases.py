@@ -10,6 +10,7 @@ from PIL import Image
 
 from restoration.photo import Photo, decode_photo
 from restoration.tensors import to_model_range, to_samples
+from restoration.windows import largest_within
 from training.damage import INVISIBLE, VISIBLE, DamageConfig, add_damage, age_photos, damage_mask
 from training.drawing import FAMILIES
 from training.overlays import OverlayBank
@@ -17,6 +18,10 @@ from training.overlays import OverlayBank
 CASE_FAMILIES = (*FAMILIES, "mixtures", "clean")
 HEAVY = "heavy"
 """Five layers of what hides most; apart from the families, since nobody's scans are all like that."""
+
+
+NEAR_PX = 3
+"""Damage has no sharp end: so near it, what is repaired with it is no harm."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Case:
     def altered(self) -> np.ndarray:
         """(H, W) bool: every pixel that the damage changed by more than the eye could ever see."""
         return self.change > INVISIBLE * 255
+
+    @property
+    def is_away(self) -> np.ndarray:
+        """(H, W) bool: every pixel that is more than `NEAR_PX` away from any altered one."""
+        return ~largest_within(self.altered, NEAR_PX)
 
     @property
     def visible(self) -> np.ndarray:

@@ -22,7 +22,7 @@ import torch
 from restoration.device import DeviceGenerator, choose_precision
 from restoration.generator import Generator
 from restoration.restorer import RestoreOptions, restore_photo
-from training.cases import CASE_FAMILIES, Case
+from training.cases import CASE_FAMILIES, NEAR_PX, Case
 from training.metrics import LPIPS, detection_scores, exact_share, mean_error, psnr, ssim
 from training.pictures import draw_sheet, save_sheet
 
@@ -106,7 +106,7 @@ def _score_picture(case: Case, picture: np.ndarray, lpips: LPIPS | None) -> Scor
         "lpips": lpips(picture, case.clean) if lpips else math.nan,
         "error_inside": mean_error(picture, case.clean, altered),
         "error_outside": mean_error(picture, case.clean, ~altered),
-        "exact_outside": exact_share(picture, case.damaged, ~altered),
+        "exact_outside": exact_share(picture, case.damaged, case.is_away),
         "untouched": float(np.array_equal(picture, case.damaged)),
     }
 
@@ -182,7 +182,7 @@ TITLES = {
     "lpips": "LPIPS (AlexNet)",
     "error_inside": "Error inside the damage, levels",
     "error_outside": "Error outside, levels",
-    "exact_outside": "Unaltered pixels that came back exactly",
+    "exact_outside": f"Pixels more than {NEAR_PX} px from altered ones that came back exactly",
     "untouched": "Photos that came back unchanged",
     "recall": "Damage map: recall",
     "precision": "Damage map: precision",

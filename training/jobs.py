@@ -242,7 +242,8 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
     console.print(
         f"calibrated on {len(paths)} photographs: with a scale of {found.scale} and a shift of {found.shift}, "
         f"{found.unchanged_share:.1%} of their prints stay unchanged ({UNCHANGED_SHARE:.1%} were asked for), "
-        f"{found.kept_share:.2%} of what is undamaged in damaged ones is kept, and the IoU of damage is {found.iou:.3f}"
+        f"{found.kept_share:.2%} of what lies away from damage in damaged ones is kept, and these gain some "
+        f"{found.gain_db:.1f} dB"
     )
 
 

@@ -1,5 +1,7 @@
 """The detector's shift is chosen so that clean photographs stay clean."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,12 @@ from training.calibration import (
     SHIFTS,
     KeptPrint,
     calibrate,
+    expected_gain_db,
     with_calibration,
 )
-from training.cases import make_case, photo_of
+from training.cases import Case, make_case, photo_of
 from training.checkpoint import load_checkpoint
-from training.evaluation import mean_of, place, score_found
+from training.evaluation import mean_of, place
 from training.jobs import calibrate_run
 from training.samples import crop_sample
 from training.trainer import Trainer, generator_from_checkpoint, weights_digest
@@ -90,15 +93,31 @@ def test_of_several_scales_the_one_that_finds_most_is_taken_unless_it_harms(bank
     for scale in SCALES:
         monkeypatch.setattr(calibration, "SCALES", (scale,))
         each.append(calibrate(*given, unchanged_share=1.0))
-    assert found == max(each, key=lambda tried: tried.iou)
+    assert found == max(each, key=lambda tried: tried.gain_db)
     assert careful == max(each, key=lambda tried: tried.kept_share)
     assert found != careful
     looking = place(with_calibration(given[0], found.scale, found.shift), CPU)
     masks = [restore_photo(case.photo(), looking).mask for case in cases]
-    ious = [score_found(case, mask)["iou"] for case, mask in zip(cases, masks, strict=True)]
-    kept = [1.0 - mask[~case.altered].mean() for case, mask in zip(cases, masks, strict=True)]
-    assert found.iou == pytest.approx(mean_of(ious), abs=0.01)
+    kept = [1.0 - mask[case.is_away].mean() for case, mask in zip(cases, masks, strict=True)]
     assert found.kept_share == pytest.approx(mean_of(kept), abs=0.01)
+    gains = [expected_gain_db(case, mask.astype(np.uint8) * 255) for case, mask in zip(cases, masks, strict=True)]
+    assert found.gain_db == pytest.approx(mean_of(gains), abs=0.3)
+
+
+def test_gains_are_of_damage_that_is_repaired_less_what_is_repaired_without_need():
+    clean = np.full((64, 64, 3), 100, np.uint8)
+    damaged = clean.copy()
+    damaged[16:32, 16:32] = 180
+    case = Case("strokes", "grey", damaged, clean)
+    nothing, damage, everything = np.zeros((3, 64, 64), np.uint8)
+    damage[16:32, 16:32] = 255
+    everything[:] = 255
+    assert expected_gain_db(case, nothing) == 0.0
+    assert expected_gain_db(case, damage) == pytest.approx(20 * math.log10(80 / 25), abs=0.1)
+    assert 0.0 < expected_gain_db(case, damage // 2) < expected_gain_db(case, damage)
+    assert expected_gain_db(case, everything) < expected_gain_db(case, damage // 2)
+    assert not case.is_away[13:35, 13:35].any()
+    assert case.is_away.sum() == 64 * 64 - 22 * 22
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 2.0), (1.5, 4.25), (2.0, 7.0)])
