@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
 from restoration.generator import DetectFill, Generator, Pix2Pix
-from restoration.passes import look_in_turns
+from restoration.passes import TURNS, look_in_turns
 from restoration.release import list_releases, load_generator, read_release
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
@@ -74,10 +74,10 @@ def all_of_it(generator: DeviceGenerator) -> Candidate:
 
     def restore(tiles: Tensor, mask: Tensor) -> None:
         generator.detect(tiles)
-        if generator.has_verifier:
-            generator.verify(tiles)
-        else:
-            look_in_turns(generator, tiles)
+        look, num_turns = (
+            (generator.verify, generator.verifier_turns) if generator.has_verifier else (generator.detect, len(TURNS))
+        )
+        look_in_turns(look, num_turns, tiles)
         generator.fill(tiles, mask)
 
     return restore

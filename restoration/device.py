@@ -57,6 +57,10 @@ class TileGenerator(Protocol):
     def has_verifier(self) -> bool:
         """Whether `verify` decides what `detect` suspects."""
 
+    @property
+    def verifier_turns(self) -> int:
+        """In how many orientations to `verify`; only where `has_verifier`."""
+
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """As `detect`, only where `has_verifier`; see `Generator.verify`."""
 
@@ -106,6 +110,10 @@ class InFrontOf:
     @property
     def has_verifier(self) -> bool:
         return self.generator.has_verifier
+
+    @property
+    def verifier_turns(self) -> int:
+        return self.generator.verifier_turns
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -193,6 +201,10 @@ class DeviceGenerator:
     @property
     def has_verifier(self) -> bool:
         return self._generator.has_verifier
+
+    @property
+    def verifier_turns(self) -> int:
+        return self._generator.verifier_turns
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""

@@ -70,6 +70,12 @@ class Generator(nn.Module):
         """Whether `verify` decides what `detect` suspects."""
         return False
 
+    @property
+    def verifier_turns(self) -> int:
+        """In how many orientations of a tile it is asked to `verify`: what is damage does not depend on that, what a
+        network errs in does."""
+        return 1
+
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """As `detect`, by a network that takes longer and errs less; context is what it told itself.
 
@@ -136,6 +142,8 @@ class DetectFillConfig:
     """Of a larger detector that decides what the first suspects. None: the first decides, in four orientations, as in
     releases up to 0007."""
     verifier_dilations: tuple[int, ...] = (1, 1, 1, 1)
+    verifier_turns: int = 1
+    """In how many orientations it looks, 1 to 4; release 0008's in one."""
     verifier_scale: float = 1.0
     verifier_shift: float = 0.0
     """As the detector's: with a verifier they decide, and the detector's only say what is suspect."""
@@ -151,6 +159,8 @@ class DetectFillConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
         if self.denoiser_channels and self.denoiser_bands < 1:
             raise ValueError(f"denoiser_bands is {self.denoiser_bands}, expected at least 1")
+        if not 1 <= self.verifier_turns <= 4:
+            raise ValueError(f"verifier_turns is {self.verifier_turns}, expected 1 to 4")
         if self.verifier_channels and not self.detector_context:
             raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
 
@@ -417,6 +427,10 @@ class DetectFill(Generator):
     @property
     def has_verifier(self) -> bool:
         return self.verifier is not None
+
+    @property
+    def verifier_turns(self) -> int:
+        return int(self.config.verifier_turns)
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         logits, told = self.verify_logits(tiles, context)

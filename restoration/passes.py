@@ -38,6 +38,7 @@ VERIFIED_PX = 16
 LEAST_DOUBT = 1e-7
 """A map is never nearer to 0 or 1 than this where logits are averaged, 16 in logits."""
 
+Look = Callable[..., Tensor]
 Turn = Callable[[Tensor], Tensor]
 TURNS: tuple[tuple[Turn, Turn], ...] = (
     (lambda tiles: tiles, lambda tiles: tiles),
@@ -45,7 +46,7 @@ TURNS: tuple[tuple[Turn, Turn], ...] = (
     (lambda tiles: tiles.flip(3), lambda tiles: tiles.flip(3)),
     (lambda tiles: tiles.transpose(2, 3), lambda tiles: tiles.transpose(2, 3)),
 )
-"""Four of the eight orientations of (N, C, T, T), each with its inverse."""
+"""Four of the eight orientations of (N, C, T, T), each with its inverse. A verifier looks in the first of them."""
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -118,15 +119,16 @@ class TilePass:
         told at the places, (H, W, C) uint8, or None as `look_once` does.
         """
         if self._generator.has_verifier:
-            num_turns, look = 1, self._generator.verify
+            num_turns, look = self._generator.verifier_turns, self._generator.verify
             np.multiply(damage_map, suspects, out=damage_map)
         else:
-            num_turns, look = len(TURNS), partial(look_in_turns, self._generator)
+            num_turns, look = len(TURNS), self._generator.detect
         num_told = num_turns * self._generator.num_context_planes if tells else 0
         tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # what is never written costs no memory
         plan = self._plan(colour).touching(places)
         batch_size = max(1, self._generator.batch_size // num_turns)
-        answers = self._answers(colour, told, plan, look, batch_size)
+        look_turned = look if num_turns == 1 else partial(look_in_turns, look, num_turns)
+        answers = self._answers(colour, told, plan, look_turned, batch_size)
         num_planes = 1 + num_told
         for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             planes = band_to_samples(band)
@@ -242,20 +244,22 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
-def look_in_turns(generator: TileGenerator, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+def look_in_turns(look: Look, num_turns: int, tiles: Tensor, context: Tensor | None = None) -> Tensor:
     """The damage map, whose logits are the means over several orientations of the tiles, and what each is told.
 
     What is damage does not depend on how a photo is held; what a network errs in does. Told in one orientation, a
     network can't be trusted to understand it in another: what is told of an upright copy goes to the upright tile, of
-    a turned one to the turned. tiles: (N, 3, T, T); context: (N, len(TURNS) * C, T / 2, T / 2), as it is returned, or
-    None. Returns (N, 1 + len(TURNS) * C, T, T), turned back.
+    a turned one to the turned. look: as `TileGenerator.detect`; num_turns: in how many of `TURNS`; tiles: (N, 3, T, T);
+    context: (N, num_turns * C, T / 2, T / 2), as it is returned, or None. Returns (N, 1 + num_turns * C, T, T), turned
+    back.
     """
-    given = [torch.cat([turn(tiles) for turn, _ in TURNS])]
+    turns = TURNS[:num_turns]
+    given = [torch.cat([turn(tiles) for turn, _ in turns])]
     if context is not None:
-        told = torch.chunk(context, len(TURNS), dim=1)
-        given.append(torch.cat([turn(each) for (turn, _), each in zip(TURNS, told, strict=True)]))
-    answers = torch.chunk(generator.detect(*given), len(TURNS))
-    turned_back = [back(each) for (_, back), each in zip(TURNS, answers, strict=True)]
+        told = torch.chunk(context, num_turns, dim=1)
+        given.append(torch.cat([turn(each) for (turn, _), each in zip(turns, told, strict=True)]))
+    answers = torch.chunk(look(*given), num_turns)
+    turned_back = [back(each) for (_, back), each in zip(turns, answers, strict=True)]
     maps = torch.stack([each[:, :1] for each in turned_back])
     mean = torch.sigmoid(torch.logit(maps, eps=LEAST_DOUBT).mean(dim=0))
     return torch.cat([mean, *(each[:, 1:] for each in turned_back)], dim=1)

@@ -37,8 +37,9 @@ UNCHANGED_SHARE = 0.965
 """Of clean photographs at the default sensitivity, most of them as old prints: more than is hoped for of others."""
 REQUIRED_EVIDENCE = 5.5
 """Of a calibrated detector: a single sample must be as certain as a map of eight bits can tell."""
-LEAST_KEPT_SHARE = 0.999
-"""Of what lies away from the damage of damaged photographs. A smaller scale finds more, and takes more that is none."""
+LEAST_KEPT_SHARE = 0.9995
+"""Of what lies away from the damage of damaged photographs. A smaller scale finds more, and takes more that is none:
+with 99.93 % a shirt front was painted over on a real photograph, with 99.98 % it was not."""
 FILLED_SHARE, FILLED_LEVELS = 0.35, 25.0
 """What is filled is still off by this share of the damage, by so many levels at most, about."""
 REPAINTED_LEVELS = 15.0

@@ -243,7 +243,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     return replace(
         detect_fill_recipe(num_photos),
         name="fine-tune-gpu",
-        generator=replace(DETECT_FILL, verifier_channels=(64, 96, 192)),
+        generator=replace(DETECT_FILL, verifier_channels=(64, 96, 192), verifier_turns=2),
         phases=(verify, fill, judged, look, denoise),
     )
 

@@ -153,13 +153,11 @@ def most_masked_quarters(mask: Tensor, *planes: Tensor) -> tuple[Tensor, ...]:
 
     mask: (N, 1, H, W); planes: (N, C, H, W) each; returns (N, C, H / 2, W / 2) of each.
     """
-    n = len(mask)
+    n, _, height_px, width_px = mask.shape
     fullest = F.adaptive_avg_pool2d(mask, 2).flatten(1).argmax(dim=1)
     every = torch.arange(n, device=mask.device)
-    return tuple(
-        each.unflatten(3, (2, -1)).unflatten(2, (2, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[every, fullest]
-        for each in planes
-    )
+    halves = [each.reshape(n, -1, 2, height_px // 2, 2, width_px // 2) for each in planes]
+    return tuple(each.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[every, fullest] for each in halves)
 
 
 def _filler_step(

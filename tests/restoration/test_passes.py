@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from skimage import data
 
@@ -25,18 +26,19 @@ def test_every_turn_has_its_inverse_and_no_two_are_alike():
     assert len({tuple(each.flatten().tolist()) for each in turned}) == len(TURNS)
 
 
-def test_a_map_of_several_orientations_is_the_mean_of_their_logits():
+@pytest.mark.parametrize("num_turns", [1, 2, 4])
+def test_a_map_of_several_orientations_is_the_mean_of_their_logits(num_turns):
     generator, tiles = detector(shift=0.0), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    alone = [torch.logit(back(generator.detect(turn(tiles)))) for turn, back in TURNS]
+    alone = [torch.logit(back(generator.detect(turn(tiles)))) for turn, back in TURNS[:num_turns]]
     expected = torch.sigmoid(torch.stack(alone).mean(dim=0))
-    torch.testing.assert_close(look_in_turns(generator, tiles)[:, :1], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(look_in_turns(generator.detect, num_turns, tiles)[:, :1], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_how_a_tile_is_held_hardly_matters_to_a_map_of_all_its_turns():
     """The four form no group: of two turned tiles only some orientations are the same."""
     generator, tiles = detector(shift=0.0), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     once = (generator.detect(tiles) - generator.detect(tiles.flip(3)).flip(3)).abs().mean()
-    maps = [look_in_turns(generator, each)[:, :1] for each in (tiles, tiles.flip(3))]
+    maps = [look_in_turns(generator.detect, 4, each)[:, :1] for each in (tiles, tiles.flip(3))]
     turned = (maps[0] - maps[1].flip(3)).abs().mean()
     assert 0.0 < turned < once
 
@@ -56,9 +58,9 @@ def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike
             return torch.cat([torch.zeros_like(tiles[:, :1]), tiles[:, :1]], dim=1)
 
     generator, tiles = Repeats(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    told = look_in_turns(generator, tiles)[:, 1:]
+    told = look_in_turns(generator.detect, 4, tiles)[:, 1:]
     assert torch.equal(told, tiles[:, :1].expand(-1, 4, -1, -1))  # turned back
-    look_in_turns(generator, torch.rand(2, 3, 16, 16), told)
+    look_in_turns(generator.detect, 4, torch.rand(2, 3, 16, 16), told)
     for index, (turn, _) in enumerate(TURNS):
         assert torch.equal(generator.given[1][1][2 * index : 2 * index + 2], turn(tiles[:, :1]))
 
@@ -105,7 +107,8 @@ class Cascade:
     batch_size, calls_at_once, detector_radius_px, required_evidence, conditions = 8, 1, 61, 5.5, ()
     num_context_planes, has_verifier = 0, True
 
-    def __init__(self) -> None:
+    def __init__(self, verifier_turns: int = 1) -> None:
+        self.verifier_turns = verifier_turns
         self.num_verified = 0
 
     def detect(self, tiles, context=None):
@@ -125,6 +128,26 @@ def test_the_verifier_decides_what_is_suspect_and_what_lies_near_and_nothing_els
     assert np.array_equal(damage_map == 255, found)
     assert not damage_map[~found].any()
     assert 0 < generator.num_verified <= 4
+
+
+def test_a_verifier_that_looks_in_two_orientations_must_be_sure_in_both():
+    class Fickle(Cascade):
+        """Takes the left half of a tile for damage, however it is held."""
+
+        def verify(self, tiles, context=None):
+            super().verify(tiles)
+            is_left = torch.arange(tiles.shape[3]) < tiles.shape[3] // 2
+            return torch.where(is_left, 0.9, 0.1).expand_as(tiles[:, :1])
+
+    colour = np.full((256, 256, 3), 255, np.uint8)
+    maps = {}
+    for num_turns in (1, 2):
+        generator = Fickle(num_turns)
+        maps[num_turns] = TilePass(generator).detect(colour)
+        assert generator.num_verified == num_turns
+    assert (maps[1] > 200).sum() == 256 * 128
+    assert (maps[2] > 200).sum() == 128 * 128  # left when upright, and when turned
+    assert (abs(maps[2].astype(int) - 128) <= 1).sum() == 2 * 128 * 128
 
 
 def test_where_nothing_is_suspect_the_verifier_is_not_asked():
