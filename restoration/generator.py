@@ -165,17 +165,6 @@ class DetectFillConfig:
             raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
 
 
-def _activated(x: Tensor) -> Tensor:
-    """x: not needed any more; written over unless a gradient will ask for it. The same below: memory that is new to a
-    processor takes it as long as what it computes."""
-    return F.leaky_relu(x, 0.2, inplace=not torch.is_grad_enabled())
-
-
-def _sum(x: Tensor, other: Tensor) -> Tensor:
-    """x: not needed any more."""
-    return x + other if torch.is_grad_enabled() else x.add_(other)
-
-
 class ResidualConv(nn.Module):
     """x + act(conv(x)). No normalisation: statistics of a tile would show at its seams (arXiv 2503.19545)."""
 
@@ -184,7 +173,7 @@ class ResidualConv(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _sum(_activated(self.conv(x)), x)
+        return x + F.leaky_relu(self.conv(x), 0.2)
 
 
 class UNet(nn.Module):
@@ -230,19 +219,18 @@ class UNet(nn.Module):
         return self.features_from(self.stem(F.pixel_unshuffle(x, 2)))
 
     def features_from(self, stem: Tensor) -> Tensor:
-        """stem: what the first convolution made of the input, (N, c0, T/2, T/2), not needed any more; returns the same
-        shape."""
-        x = _activated(stem)
+        """stem: what the first convolution made of the input, (N, c0, T/2, T/2); returns the same shape."""
+        x: Tensor = F.leaky_relu(stem, 0.2)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)
-            x = _activated(down(x))
+            x = F.leaky_relu(down(x), 0.2)
         x = self.context(x)  # (N, c, T/8, T/8) with three levels
         for up, decoder, skip in zip(
             reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
         ):  # coarse to fine
-            x = decoder(_sum(self.enlarge(up, x), skip))
+            x = decoder(self.enlarge(up, x) + skip)
         return x
 
     def enlarge(self, up: nn.Module, x: Tensor) -> Tensor:
