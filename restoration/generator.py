@@ -373,7 +373,8 @@ class DetectFill(Generator):
     to denoise.
 
     Most of a scan is undamaged, and the detector is soon done with it. What it suspects goes to the verifier, a larger
-    detector. Its work is that of four looks of the first one in four orientations, which releases without it have.
+    detector. A look of it is as much work as those of the first one in four orientations, which releases without it
+    have.
 
     Condition `see_through`: 1 where the filler may look at the damaged samples (a translucent stain still shows what is
     under it, and a false alarm comes back as it was), 0 where they are erased before it looks. Default 1.

@@ -125,9 +125,11 @@ def _evidence(damage_map: np.ndarray, is_suspect: np.ndarray, areas: Areas, leve
     """Of each area, (num_areas,) float64; minus infinity where nothing is so certain."""
     num_samples = np.zeros(areas.num)
     for rows, numbers in areas.in_bands():
-        is_certain = damage_map[rows][is_suspect[rows]] >= level
-        if is_certain.any():
-            num_samples += np.bincount(numbers[is_certain], minlength=areas.num)
+        certain = numbers[damage_map[rows][is_suspect[rows]] >= level]
+        if len(certain):  # areas are numbered from top to bottom: a band's are a part of all
+            first = int(certain.min())
+            counts = np.bincount(certain - first)
+            num_samples[first : first + len(counts)] += counts
     with np.errstate(divide="ignore"):
         evidence: np.ndarray = certainty + np.log2(num_samples)
     return evidence

@@ -46,7 +46,8 @@ TURNS: tuple[tuple[Turn, Turn], ...] = (
     (lambda tiles: tiles.flip(3), lambda tiles: tiles.flip(3)),
     (lambda tiles: tiles.transpose(2, 3), lambda tiles: tiles.transpose(2, 3)),
 )
-"""Four of the eight orientations of (N, C, T, T), each with its inverse. A verifier looks in the first of them."""
+"""Four of the eight orientations of (N, C, T, T), each with its inverse. A verifier looks in the first
+`verifier_turns` of them."""
 
 Item = TypeVar("Item")
 DamagedTile = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -158,19 +159,19 @@ class TilePass:
         colour: np.ndarray,
         told: np.ndarray | None,
         plan: TilePlan,
-        detect: Callable[[Tensor, Tensor | None], Tensor],
+        look: Look,
         batch_size: int,
     ) -> Iterator[np.ndarray]:
         """(T, T, C) float32 each."""
 
-        def detect_batch(tiles: Sequence[tuple[np.ndarray, ...]]) -> Tensor:
+        def look_at_batch(tiles: Sequence[tuple[np.ndarray, ...]]) -> Tensor:
             of_colour, *of_told = zip(*tiles, strict=True)
-            return detect(stack_tiles(of_colour), stack_tiles(of_told[0]) if of_told else None)
+            return look(stack_tiles(of_colour), stack_tiles(of_told[0]) if of_told else None)
 
         planes = [cut_tiles(colour, plan)]
         if told is not None:
             planes.append(cut_tiles(told, plan.halved()))
-        return _in_batches(zip(*planes, strict=True), detect_batch, batch_size, self._generator.calls_at_once)
+        return _in_batches(zip(*planes, strict=True), look_at_batch, batch_size, self._generator.calls_at_once)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
@@ -254,15 +255,20 @@ def look_in_turns(look: Look, num_turns: int, tiles: Tensor, context: Tensor | N
     back.
     """
     turns = TURNS[:num_turns]
-    given = [torch.cat([turn(tiles) for turn, _ in turns])]
+    given = [_stacked([turn(tiles) for turn, _ in turns])]
     if context is not None:
         told = torch.chunk(context, num_turns, dim=1)
-        given.append(torch.cat([turn(each) for (turn, _), each in zip(turns, told, strict=True)]))
+        given.append(_stacked([turn(each) for (turn, _), each in zip(turns, told, strict=True)]))
     answers = torch.chunk(look(*given), num_turns)
     turned_back = [back(each) for (_, back), each in zip(turns, answers, strict=True)]
     maps = torch.stack([each[:, :1] for each in turned_back])
     mean = torch.sigmoid(torch.logit(maps, eps=LEAST_DOUBT).mean(dim=0))
     return torch.cat([mean, *(each[:, 1:] for each in turned_back)], dim=1)
+
+
+def _stacked(tiles: Sequence[Tensor]) -> Tensor:
+    """`torch.cat` of (N, C, T, T) each, channels last in memory, however each is turned."""
+    return torch.cat([each.permute(0, 2, 3, 1) for each in tiles]).permute(0, 3, 1, 2)
 
 
 def grow(mask: np.ndarray, by_px: int) -> np.ndarray:

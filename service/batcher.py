@@ -40,7 +40,7 @@ MUCH_LARGER = 8
 """The device is held for a photo while only such wait as have so many times its tiles."""
 TILES_PER_PIXEL = 2 / 128**2
 """About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them verified, and a good
-half filled. Releases without a verifier take half as many again."""
+half filled (counted with release 0008). Releases without a verifier take half as many again."""
 DENOISED_TILES_PER_PIXEL = 1 / 128**2
 """Each once, at the photo's own scale alone."""
 LEAST_TILES = 3

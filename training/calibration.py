@@ -205,10 +205,16 @@ def calibrate(
         chosen = min(needed, len(SHIFTS) - 1)
         shift, unchanged = SHIFTS[chosen], sum(each <= chosen for each in shifts) / len(shifts)
         repaired = [(case, kept.opacities(scale, shift, suspect_shift)) for kept, case in damaged]
-        kept_share = mean_of([1.0 - float((opacities > 0)[case.is_away].mean()) for case, opacities in repaired])
+        kept_share = mean_of([_share_kept(case, opacities) for case, opacities in repaired])
         gain_db = mean_of([expected_gain_db(case, opacities) for case, opacities in repaired])
         tried.append(Calibration(scale, shift, suspect_shift, unchanged, kept_share, gain_db))
     return max(tried, key=lambda each: (min(each.kept_share, LEAST_KEPT_SHARE), each.gain_db))
+
+
+def _share_kept(case: Case, opacities: np.ndarray) -> float:
+    """Of what lies away from damage; NaN where nothing does."""
+    is_away = case.is_away
+    return 1.0 - float((opacities > 0)[is_away].mean()) if is_away.any() else math.nan
 
 
 def expected_gain_db(case: Case, opacities: np.ndarray) -> float:

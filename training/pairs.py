@@ -66,16 +66,17 @@ def make_batch(source: PairSource, step: int, shape: BatchShape, device: torch.d
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step's batch is: in which group, at which of its uses, the how manieth batch of it."""
+    """Where a step's batch is: in which group, at which of its uses, and which batch of that use."""
 
     group: int
+    """Counted as if each were used once, so that no two phases draw the same."""
     use: int
     index: int
 
 
 def place_of(source: PairSource, step: int, shape: BatchShape) -> Place:
     group, step_in_group = divmod(step, source.batches_at_once * shape.num_uses)
-    return Place(group, *divmod(step_in_group, source.batches_at_once))
+    return Place(group * shape.num_uses, *divmod(step_in_group, source.batches_at_once))
 
 
 def group_shape(source: PairSource, shape: BatchShape) -> BatchShape:
@@ -275,7 +276,7 @@ def _composed_ahead(
         return
     places = (place_of(source, step, shape) for step in steps)
     first, last = (place_of(source, step, shape).group for step in (steps[0], steps[-1]))
-    with _GroupsAhead(source, range(first, last + 1), group_shape(source, shape), device) as ahead:
+    with _GroupsAhead(source, range(first, last + 1, shape.num_uses), group_shape(source, shape), device) as ahead:
         for _, of_group in groupby(places, key=lambda place: place.group):
             pairs = ahead.take()
             for place in of_group:

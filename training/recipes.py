@@ -30,7 +30,7 @@ class Phase:
     perceptual: float = 0.0
     """Weight of the perceptual loss; 0 leaves VGG16 out."""
     num_uses: int = 1
-    """How often each pair is trained on, in other orientations."""
+    """How often each pair is trained on, in other orientations: it saves time where pairs are made ahead on a GPU."""
     warm_up_steps: int = 0
     decays: bool = False
     """Cosine decay of the learning rate to 0 over the phase."""

@@ -43,7 +43,8 @@ def test_how_a_tile_is_held_hardly_matters_to_a_map_of_all_its_turns():
     assert 0.0 < turned < once
 
 
-def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike():
+@pytest.mark.parametrize("num_turns", [2, 4])
+def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike(num_turns):
     class Repeats:
         """No damage; what it tells is what it sees, and what it was told."""
 
@@ -58,10 +59,10 @@ def test_what_was_told_of_a_turned_tile_is_told_to_the_tile_that_is_turned_alike
             return torch.cat([torch.zeros_like(tiles[:, :1]), tiles[:, :1]], dim=1)
 
     generator, tiles = Repeats(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    told = look_in_turns(generator.detect, 4, tiles)[:, 1:]
-    assert torch.equal(told, tiles[:, :1].expand(-1, 4, -1, -1))  # turned back
-    look_in_turns(generator.detect, 4, torch.rand(2, 3, 16, 16), told)
-    for index, (turn, _) in enumerate(TURNS):
+    told = look_in_turns(generator.detect, num_turns, tiles)[:, 1:]
+    assert torch.equal(told, tiles[:, :1].expand(-1, num_turns, -1, -1))  # turned back
+    look_in_turns(generator.detect, num_turns, torch.rand(2, 3, 16, 16), told)
+    for index, (turn, _) in enumerate(TURNS[:num_turns]):
         assert torch.equal(generator.given[1][1][2 * index : 2 * index + 2], turn(tiles[:, :1]))
 
 
@@ -130,7 +131,7 @@ def test_the_verifier_decides_what_is_suspect_and_what_lies_near_and_nothing_els
     assert 0 < generator.num_verified <= 4
 
 
-def test_a_verifier_that_looks_in_two_orientations_must_be_sure_in_both():
+def test_a_verifier_that_looks_in_two_orientations_is_as_sure_as_the_mean_of_both():
     class Fickle(Cascade):
         """Takes the left half of a tile for damage, however it is held."""
 

@@ -81,7 +81,7 @@ def test_a_detector_that_no_shift_can_calm_gets_the_largest_and_the_share_says_s
     assert (found.shift, found.unchanged_share) == (SHIFTS[-1], 0.0)
 
 
-def test_of_several_scales_the_one_that_finds_most_is_taken_unless_it_harms(bank, monkeypatch):
+def test_of_several_scales_the_one_that_gains_most_is_taken_unless_it_harms(bank, monkeypatch):
     monkeypatch.setattr(calibration, "LEAST_KEPT_SHARE", 0.0)
     clean = [np.full((96, 96, 3), 90, np.uint8)]
     cases = [make_case(PHOTOS[0], "astronaut", "strokes", bank, seed=seed) for seed in range(3)]

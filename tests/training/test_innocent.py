@@ -68,4 +68,4 @@ def test_bars_of_a_lattice_are_evenly_spaced():
 @pytest.mark.parametrize("draw", [add_highlights, add_stars, add_strands])
 def test_on_a_grey_photo_they_are_grey(draw):
     drawn = draw(torch.rand(8, 1, 64, 64, generator=seeded(9)).expand(-1, 3, -1, -1), seeded(10))
-    assert torch.allclose(drawn[:, 0], drawn[:, 2], atol=1e-5)
+    assert (drawn.amax(dim=1) - drawn.amin(dim=1)).max() < 1e-5
