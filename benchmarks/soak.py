@@ -139,8 +139,10 @@ def keep_asking(
 def rows(pid: int, asking: Sequence[Future[None]], tally: Tally) -> Iterator[tuple[float, ...]]:
     """One a second, as in COLUMNS, until all have asked; a second without an answer has no times."""
     started_seconds = time.monotonic()
-    while not all(each.done() for each in asking):
+    is_over = False
+    while not is_over:
         time.sleep(1.0)
+        is_over = all(each.done() for each in asking)  # asked first: what is answered after the last row would be lost
         seconds, num_poison, num_refused = tally.take()
         times = (statistics.median(seconds), max(seconds)) if seconds else (float("nan"), float("nan"))
         now_seconds = round(time.monotonic() - started_seconds)
