@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
 from restoration.generator import DetectFill, Generator, Pix2Pix
-from restoration.passes import TURNS, look_in_turns
+from restoration.passes import second_look
 from restoration.release import list_releases, load_generator, read_release
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
@@ -72,12 +72,11 @@ def original() -> Candidate:
 def all_of_it(generator: DeviceGenerator) -> Candidate:
     """What a damaged tile takes."""
 
+    _, look_again = second_look(generator)
+
     def restore(tiles: Tensor, mask: Tensor) -> None:
         generator.detect(tiles)
-        look, num_turns = (
-            (generator.verify, generator.verifier_turns) if generator.has_verifier else (generator.detect, len(TURNS))
-        )
-        look_in_turns(look, num_turns, tiles)
+        look_again(tiles)
         generator.fill(tiles, mask)
 
     return restore

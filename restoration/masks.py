@@ -8,7 +8,7 @@ import numpy as np
 
 from restoration.areas import Areas, find_areas
 from restoration.errors import InvalidOption
-from restoration.windows import largest_within, least_within
+from restoration.windows import opened
 
 CERTAINTIES = (5.5, 3.5, 1.5, 0.0)
 """The logits of the map at which its areas are weighed. Less certain areas are large when they are wrong."""
@@ -73,7 +73,7 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
 def _thin_parts(damage_map: np.ndarray) -> np.ndarray:
     """The map, (H, W) uint8, where it stands out from what is wide; 0 elsewhere."""
-    wide = largest_within(least_within(damage_map, THIN_PX // 2), THIN_PX // 2)  # an opening
+    wide = opened(damage_map, THIN_PX // 2)
     thin: np.ndarray = damage_map * (wide < np.maximum(damage_map // 2, 1))
     return thin
 

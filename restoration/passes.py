@@ -120,16 +120,13 @@ class TilePass:
         told at the places, (H, W, C) uint8, or None as `look_once` does.
         """
         if self._generator.has_verifier:
-            num_turns, look = self._generator.verifier_turns, self._generator.verify
             np.multiply(damage_map, suspects, out=damage_map)
-        else:
-            num_turns, look = len(TURNS), self._generator.detect
+        num_turns, look = second_look(self._generator)
         num_told = num_turns * self._generator.num_context_planes if tells else 0
         tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # what is never written costs no memory
         plan = self._plan(colour).touching(places)
         batch_size = max(1, self._generator.batch_size // num_turns)
-        look_turned = look if num_turns == 1 else partial(look_in_turns, look, num_turns)
-        answers = self._answers(colour, told, plan, look_turned, batch_size)
+        answers = self._answers(colour, told, plan, look, batch_size)
         num_planes = 1 + num_told
         for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             planes = band_to_samples(band)
@@ -140,7 +137,7 @@ class TilePass:
 
     def find_suspects(self, damage_map: np.ndarray) -> np.ndarray:
         """damage_map: (H, W) uint8 of the first look; returns (H, W) bool, what is to be looked at again."""
-        return grow(damage_map >= SUSPECT_LEVEL, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
+        return largest_within(damage_map >= SUSPECT_LEVEL, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
         """What of a copy of half the side the tiles show that are looked at for these places, (H, W) bool.
@@ -245,6 +242,15 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
+def second_look(generator: TileGenerator) -> tuple[int, Look]:
+    """In how many orientations what is suspect is looked at again, and what looks in all of them."""
+    if generator.has_verifier:
+        num_turns, look = generator.verifier_turns, generator.verify
+    else:
+        num_turns, look = len(TURNS), generator.detect
+    return num_turns, look if num_turns == 1 else partial(look_in_turns, look, num_turns)
+
+
 def look_in_turns(look: Look, num_turns: int, tiles: Tensor, context: Tensor | None = None) -> Tensor:
     """The damage map, whose logits are the means over several orientations of the tiles, and what each is told.
 
@@ -269,11 +275,6 @@ def look_in_turns(look: Look, num_turns: int, tiles: Tensor, context: Tensor | N
 def _stacked(tiles: Sequence[Tensor]) -> Tensor:
     """`torch.cat` of (N, C, T, T) each, channels last in memory, however each is turned."""
     return torch.cat([each.permute(0, 2, 3, 1) for each in tiles]).permute(0, 3, 1, 2)
-
-
-def grow(mask: np.ndarray, by_px: int) -> np.ndarray:
-    """mask: (H, W) bool, and what lies within a square of so many pixels around it."""
-    return largest_within(mask, by_px)
 
 
 def _cut_damaged_tiles(

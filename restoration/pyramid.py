@@ -21,7 +21,7 @@ from PIL import Image
 
 from restoration.passes import TilePass
 from restoration.photo_colours import boxes_of, to_8_bit, to_depth
-from restoration.windows import largest_within, least_within
+from restoration.windows import largest_within, least_within, opened
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -191,7 +191,7 @@ def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:
     What is to be repaired, but for specks and what is thin: the finer samples draw that more exactly (an opening).
     """
     decided = np.where(opacities > 0, np.maximum(damage_map, np.uint8(CARRIED_LEVEL)), np.uint8(0))
-    return largest_within(least_within(decided, THICK_PX // 2), THICK_PX // 2)
+    return opened(decided, THICK_PX // 2)
 
 
 def deep_parts(mask: np.ndarray) -> np.ndarray:

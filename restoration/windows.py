@@ -24,6 +24,11 @@ def least_within(samples: np.ndarray, by_px: int) -> np.ndarray:
     return _extremes(samples, by_px, np.minimum, 255)
 
 
+def opened(samples: np.ndarray, by_px: int) -> np.ndarray:
+    """An opening: as `largest_within`, what is narrower than 2 * by_px + 1 is taken off what is around it."""
+    return largest_within(least_within(samples, by_px), by_px)
+
+
 def _extremes(samples: np.ndarray, by_px: int, extreme: Extreme, beyond: int) -> np.ndarray:
     """beyond: what counts as nothing, as which the samples beyond the edges are taken."""
     (height_px, width_px), levels = samples.shape, samples.view(np.uint8)

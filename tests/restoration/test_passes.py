@@ -5,7 +5,8 @@ from skimage import data
 
 from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
-from restoration.passes import GROWN_PX, TURNS, VERIFIED_PX, TilePass, grow, look_in_turns
+from restoration.passes import GROWN_PX, TURNS, VERIFIED_PX, TilePass, look_in_turns
+from restoration.windows import largest_within
 
 CPU = torch.device("cpu")
 
@@ -98,7 +99,7 @@ def test_where_nothing_is_suspect_one_look_is_all():
 def test_suspects_are_grown_to_all_sides():
     mask = np.zeros((40, 40), bool)
     mask[20, 20] = True
-    rows, columns = np.nonzero(grow(mask, GROWN_PX))
+    rows, columns = np.nonzero(largest_within(mask, GROWN_PX))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 28, 12, 28)
 
 
