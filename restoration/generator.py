@@ -31,6 +31,10 @@ TO_LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.4
 """From red, green and blue (ITU-R BT.601, full range, as in JFIF)."""
 LITTLE_KEPT = -2.0
 """The logit of the share that an untrained filler keeps of what it sees."""
+LITTLE_TAKEN = -3.0
+"""The logit of the share that an untrained filler takes of the smooth fill."""
+COARSEST_FILL_PX = 4
+"""Side of the smallest copy of a tile from which the smooth fill is made."""
 
 
 class Generator(nn.Module):
@@ -131,6 +135,9 @@ class DetectFillConfig:
     """Bands of detail of which the denoiser says what share is noise."""
     filler_keeps: bool = False
     """Whether the filler says of each sample how much of what it sees it keeps; releases up to 0003 could not."""
+    filler_prefills: bool = False
+    """Whether the filler is shown the smooth fill, and takes a share of it; releases up to 0009 were not. It keeps,
+    then, too."""
     detector_context: int = 0
     """Planes that the detector tells the next finer copy of a photo; releases up to 0005 saw each copy by itself."""
     detector_scale: float = 1.0
@@ -161,6 +168,8 @@ class DetectFillConfig:
             raise ValueError(f"denoiser_bands is {self.denoiser_bands}, expected at least 1")
         if not 1 <= self.verifier_turns <= 4:
             raise ValueError(f"verifier_turns is {self.verifier_turns}, expected 1 to 4")
+        if self.filler_prefills and not self.filler_keeps:
+            raise ValueError("filler_prefills needs filler_keeps: what is taken is added to what is kept")
         if self.verifier_channels and not self.detector_context:
             raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
 
@@ -235,7 +244,11 @@ class UNet(nn.Module):
 
     def enlarge(self, up: nn.Module, x: Tensor) -> Tensor:
         """(N, c, T, T) to (N, c', 2 T, 2 T)."""
-        return F.interpolate(up(x), scale_factor=2.0, mode="nearest")
+        x = up(x)
+        if torch.compiler.is_compiling():  # it would scatter an interpolation's gradients one by one
+            n, c, height, width = x.shape
+            return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(n, c, 2 * height, 2 * width)
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class KeepingUNet(UNet):
@@ -248,16 +261,46 @@ class KeepingUNet(UNet):
 
     def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...], dilations: tuple[int, ...]):
         super().__init__(in_channels, out_channels, channels, dilations)
-        self.keep_head = nn.Conv2d(channels[0], 4, 3, padding=1)
-        nn.init.zeros_(self.keep_head.weight)
-        self.keep_head.bias = nn.Parameter(torch.full((4,), LITTLE_KEPT))
+        self.keep_head = _share_head(channels[0], LITTLE_KEPT)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, in, T, T), the first `out` of its channels being what is seen; returns (N, out, T, T)."""
-        features = self.features(x)
+        return self.paint(x, self.features(x))
+
+    def paint(self, x: Tensor, features: Tensor) -> Tensor:
+        """features: (N, c0, T/2, T/2); see `forward` for the others."""
         paint = F.pixel_shuffle(self.head(features), 2)
         kept = torch.sigmoid(F.pixel_shuffle(self.keep_head(features), 2).float())
         return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
+
+
+class PrefilledUNet(KeepingUNet):
+    """A filler that starts where smooth inpainting ends: it adds the share that it takes of that, sample by sample.
+
+    Under specks and scratches a smooth fill is hard to better. Painted outright, every sample of it has to pass through
+    the network.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...], dilations: tuple[int, ...]):
+        super().__init__(in_channels, out_channels, channels, dilations)
+        self.smooth_stem = nn.Conv2d(out_channels, channels[0], 3, padding=1, bias=False)
+        self.take_head = _share_head(channels[0], LITTLE_TAKEN)
+        nn.init.zeros_(self.smooth_stem.weight)  # a filler that was not shown it goes on as it was
+
+    def fill(self, x: Tensor, smooth: Tensor) -> Tensor:
+        """x: (N, in, T, T), the first `out` of its channels being what is seen; smooth: (N, out, T, T)."""
+        stem = self.stem(F.pixel_unshuffle(x, 2)) + self.smooth_stem(F.avg_pool2d(smooth, 2))
+        features = self.features_from(stem)
+        taken = torch.sigmoid(F.pixel_shuffle(self.take_head(features), 2).float())
+        return self.paint(x, features) + taken * smooth
+
+
+def _share_head(channels: int, logit: float) -> nn.Conv2d:
+    """Says a share of each sample, the same of all at first."""
+    head = nn.Conv2d(channels, 4, 3, padding=1)
+    nn.init.zeros_(head.weight)
+    head.bias = nn.Parameter(torch.full((4,), logit))
+    return head
 
 
 class TellingUNet(UNet):
@@ -351,6 +394,34 @@ def _mix_channels(matrix: Tensor, planes: Tensor) -> Tensor:
     return mixed
 
 
+def fill_smoothly(tiles: Tensor, mask: Tensor) -> Tensor:
+    """What is masked filled from its surroundings, near ones before far ones: pull and push (Gortler et al. 1996).
+
+    Each smaller copy holds the means of the samples that are known, and is believed as far as there are any; what is
+    not known is interpolated from it. tiles: (N, C, H, W); mask: (N, 1, H, W), 0 or 1; returns (N, C, H, W) float32,
+    0.5 where a tile is masked throughout.
+    """
+    known = 1.0 - mask.float()
+    copies = [(tiles.float() * known, known)]
+    while min(known.shape[-2:]) > COARSEST_FILL_PX and all(side_px % 2 == 0 for side_px in known.shape[-2:]):
+        colour, weight = (_halve_softly(planes) for planes in copies[-1])
+        known = (4.0 * weight).clamp(max=1.0)  # one of four known samples is enough
+        copies.append((colour / weight.clamp(min=1e-6) * known, known))
+    colour, known = copies.pop()
+    filled = torch.where(known > 0.0, colour / known.clamp(min=1e-6), 0.5)
+    for colour, known in reversed(copies):
+        larger = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = colour + (1.0 - known) * larger
+    return filled
+
+
+def _halve_softly(planes: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, H / 2, W / 2): 1-3-3-1 in both directions."""
+    p = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    rows = p[:, :, :-3:2] + 3.0 * (p[:, :, 1:-2:2] + p[:, :, 2:-1:2]) + p[:, :, 3::2]
+    return (rows[..., :-3:2] + 3.0 * (rows[..., 1:-2:2] + rows[..., 2:-1:2]) + rows[..., 3::2]) / 64.0
+
+
 def soften(photos: Tensor) -> Tensor:
     """Mean of each pixel and its eight neighbours: (N, C, H, W)."""
     padded = F.pad(photos, (1, 1, 1, 1), mode="replicate")
@@ -395,7 +466,9 @@ class DetectFill(Generator):
         if self.config.verifier_channels:
             verifier_shape = (self.config.verifier_channels, self.config.verifier_dilations)
             self.verifier = TellingUNet(self.config.detector_context, *verifier_shape)
-        filler = KeepingUNet if self.config.filler_keeps else UNet
+        filler: type[UNet] = KeepingUNet if self.config.filler_keeps else UNet
+        if self.config.filler_prefills:
+            filler = PrefilledUNet
         self.filler = filler(3 + 2, 3, self.config.filler_channels, self.config.filler_dilations)
         self.denoiser: Denoiser | None = None
         if self.config.denoiser_channels:
@@ -460,7 +533,11 @@ class DetectFill(Generator):
         see_through = torch.ones_like(mask) if conditions is None else conditions
         erased = mask * (1.0 - see_through)
         seen = tiles * (1.0 - erased) + ERASED * erased
-        from_grey: Tensor = self.filler(torch.cat([seen - 0.5, mask, mask * see_through], dim=1))
+        planes = torch.cat([seen - 0.5, mask, mask * see_through], dim=1)
+        if isinstance(self.filler, PrefilledUNet):
+            from_grey = self.filler.fill(planes, fill_smoothly(tiles, mask) - 0.5)
+        else:
+            from_grey = self.filler(planes)
         return from_grey.float() + 0.5  # in bfloat16 the sum would lose half a level
 
 

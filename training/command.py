@@ -82,6 +82,9 @@ Report = Annotated[Path | None, typer.Option(help="Folder for the evaluation's t
 Weights = Annotated[
     Path | None, typer.Option(help="Folder with LPIPS's AlexNet weights; without it LPIPS is left out.")
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the networks: worth its minutes in a long run on a GPU.")
+]
 PerceptualWeights = Annotated[
     Path | None, typer.Option(help="Folder with VGG16's weights, for a recipe with a perceptual loss.")
 ]
@@ -118,6 +121,7 @@ def train_command(
     workers: Workers = 0,
     seed: Seed = 0,
     perceptual_weights: PerceptualWeights = None,
+    compile_networks: Compile = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train on PHOTOS, with damage made on the fly, or with the damaged pictures of --damaged.
@@ -136,6 +140,7 @@ def train_command(
             num_workers=workers,
             max_seconds=None if minutes is None else minutes * 60,
             ranks=ranks,
+            compiles=compile_networks,
             perceptual_weights=perceptual_weights,
         )
         if dry_run:

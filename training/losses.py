@@ -18,6 +18,10 @@ UNSEEN_DAMAGE = 0.02
 sample without damage does not weigh more than all others."""
 
 
+FEW_DAMAGED_PX = 20.0
+"""Of a sample: with fewer it does not weigh as much as others."""
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values (N, C, H, W) where mask (N, 1, H, W) is 1; 0 where it is nowhere."""
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
@@ -48,7 +52,7 @@ def tversky_loss(
     damage_map: (N, 1, H, W) in [0, 1]; mask, counts: the same shape, 0 or 1.
     """
     over = (1, 2, 3) if samples_count_alike else (0, 1, 2, 3)
-    spare_px = 20.0 if samples_count_alike else 1.0
+    spare_px = FEW_DAMAGED_PX if samples_count_alike else 1.0
     hits = (damage_map * mask * counts).sum(over)
     misses = ((1.0 - damage_map) * mask * counts).sum(over)
     alarms = (damage_map * (1.0 - mask) * counts).sum(over)
@@ -86,6 +90,20 @@ def hard_alarms_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
     alarms = torch.where(is_undamaged, logits, torch.full_like(logits, -math.inf)).flatten(1)
     worst = alarms.topk(max(1, round(alarms.shape[1] * HARD_SHARE)), dim=1).values
     return F.softplus(worst).mean()  # 0 for what is minus infinity
+
+
+def misses_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
+    """Cross entropy of each sample's damaged pixels, mean over the samples that have any.
+
+    In a mean over all pixels a hairline hardly counts, and what is surely missed has no slope in `tversky_loss`: once
+    given up, it stays so. Few pixels count as if they were 20, as there.
+
+    logits, mask, counts: (N, 1, H, W).
+    """
+    damaged = mask * counts
+    num_damaged = damaged.sum((1, 2, 3))
+    misses = (F.softplus(-logits) * damaged).sum((1, 2, 3)) / num_damaged.clamp(min=FEW_DAMAGED_PX)
+    return misses.sum() / (num_damaged > 0).sum().clamp(min=1)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, fake_patches: Tensor | None = None) -> Tensor:
@@ -135,7 +153,10 @@ class PerceptualLoss:
 
         Returns the mean over samples of what the distances add up to for each masked pixel.
         """
-        num_masked = mask.sum((1, 2, 3)).clamp(min=FEW_PIXELS)
+        return self.compare(picture, clean, mask.sum((1, 2, 3)).clamp(min=FEW_PIXELS))
+
+    def compare(self, picture: Tensor, clean: Tensor, num_masked: Tensor) -> Tensor:
+        """num_masked: (N,), by which the sums of distances of each sample are divided."""
         x = _placed(LPIPS.normalised(to_signed_range(torch.cat([picture, clean]))), picture.device)
         total = x.new_zeros(())
         for index, layers in enumerate(self.BLOCKS):

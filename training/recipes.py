@@ -48,6 +48,8 @@ class Phase:
     """Share of samples in which a copy is not told what the coarser one saw."""
     hard_alarms: float = 0.0
     """Weight of the loss on the worst false alarms, beside a cross entropy of weight 1."""
+    misses: float = 0.0
+    """Weight of the loss on damaged pixels alone, of which each sample's count as much, however few there are."""
     samples_count_alike: bool = False
     """Losses are taken for each sample, not over the batch: a hairline, or a photo that must stay clean, then weighs as
     much as a large hole, and to the filler a faint stain as much as an opaque stroke."""
@@ -221,7 +223,14 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         samples_count_alike=True,
     )
     verify = replace(
-        look, trains="verifier", num_steps=2_400, num_crops=192, learning_rate=1e-3, warm_up_steps=200, hard_alarms=0.1
+        look,
+        trains="verifier",
+        num_steps=2_400,
+        num_crops=192,
+        learning_rate=1e-3,
+        warm_up_steps=200,
+        hard_alarms=0.1,
+        misses=0.1,
     )
     fill = Phase(
         "filler",
@@ -243,7 +252,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     return replace(
         detect_fill_recipe(num_photos),
         name="fine-tune-gpu",
-        generator=replace(DETECT_FILL, verifier_channels=(64, 96, 192), verifier_turns=2),
+        generator=replace(DETECT_FILL, filler_prefills=True, verifier_channels=(64, 96, 192), verifier_turns=2),
         phases=(verify, fill, judged, look, denoise),
     )
 

@@ -20,6 +20,7 @@ from training.losses import (
     feature_matching_loss,
     hard_alarms_loss,
     masked_mean,
+    misses_loss,
     patches_of,
     share_left,
 )
@@ -95,6 +96,9 @@ def _detector_step(look: Look, pairs: Pairs, phase: Phase, rng: torch.Generator)
         if phase.hard_alarms:
             losses["hard_alarms"] = hard_alarms_loss(logits, copy.mask, copy.counts)
             loss = loss + phase.hard_alarms * losses["hard_alarms"]
+        if phase.misses:
+            losses["misses"] = misses_loss(logits, copy.mask, copy.counts)
+            loss = loss + phase.misses * losses["misses"]
         total = total + loss * 2.0**index
     with torch.no_grad():
         found = (logits > 0).float() * pairs.counts

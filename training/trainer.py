@@ -48,6 +48,8 @@ class RunSettings:
     max_seconds: float | None = None
     """Stop with a checkpoint after this long, to be resumed; None trains to the end."""
     ranks: Ranks = ONE_PROCESS
+    compiles: bool = False
+    """Whether the networks are compiled: the first steps take minutes, the others less time."""
     perceptual_weights: Path | None = None
     """Folder of VGG16's weights, for a recipe with a perceptual loss; see `PerceptualLoss`."""
 
@@ -70,6 +72,9 @@ class Trainer:
             for name, network in self._networks()
         }
         self._perceptual = self._load_perceptual()
+        if settings.compiles:
+            compile_calls(self.generator, "detect_logits", "verify_logits", "fill_unclipped", "denoise")
+            compile_calls(self._perceptual, "compare")
         self._finite_checks: deque[_FiniteCheck] = deque()
         self.step = 0
         self.trained_seconds = 0.0
@@ -340,6 +345,17 @@ def put_in_corner(smaller: nn.Module, network: nn.Module) -> None:
         if weight.dim() > 1:
             others[name][: len(weight)] = 0.0
         others[name][tuple(map(slice, weight.shape))] = weight
+
+
+def compile_calls(owner: object, *names: str) -> None:
+    """These methods are compiled when they are first called, for each shape of their arguments anew; None has none.
+
+    A convolution's bias, activation and sum then pass through memory once. Launched one by one they take a GPU four
+    times as long as the convolutions do.
+    """
+    for name in names:
+        if hasattr(owner, name):
+            setattr(owner, name, torch.compile(getattr(owner, name), dynamic=False))
 
 
 def _restored(generator: Generator, pairs: Pairs) -> dict[str, Tensor]:

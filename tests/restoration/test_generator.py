@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import save
@@ -18,6 +19,7 @@ from restoration.generator import (
     Pix2Pix,
     build_generator,
     config_of,
+    fill_smoothly,
     split_bands,
 )
 from restoration.passes import OVERLAP_PX
@@ -26,7 +28,9 @@ from restoration.tensors import to_model_range
 from .small_generator import SMALL, make_generator
 
 BANDS: dict[str, Any] = {"denoiser_bands": 3, "denoiser_dilations": (1, 1, 1)}
-LARGEST = DetectFillConfig(filler_keeps=True, detector_context=4, denoiser_channels=(48, 64, 96), **BANDS)
+LARGEST = DetectFillConfig(
+    filler_keeps=True, filler_prefills=True, detector_context=4, denoiser_channels=(48, 64, 96), **BANDS
+)
 SMALL_OF = {"detect-fill": SMALL, "pix2pix": {"channels": 2}}
 
 
@@ -189,9 +193,52 @@ def test_a_filler_can_keep_what_it_sees_to_the_last_bit_in_bfloat16_too():
     assert torch.allclose(painted, torch.full_like(tiles, 0.5))
 
 
-@pytest.mark.parametrize(("height_px", "width_px"), [(32, 32), (96, 96), (64, 160), (288, 32)])
+# --- what is filled smoothly -----------------------------------------------------------------------------------------
+
+
+def test_what_is_known_stays_and_a_slope_goes_on_under_the_mask():
+    slope = torch.linspace(0.2, 0.8, 256).expand(2, 3, 256, 256)
+    mask = hole().expand(2, -1, -1, -1)
+    damaged = torch.where(mask > 0, torch.rand(slope.shape), slope)
+    filled = fill_smoothly(damaged, mask)
+    assert torch.equal(filled[:, :, :64], damaged[:, :, :64])
+    inside = (slice(None), slice(None), slice(64, 128), slice(64, 128))
+    assert (filled[inside] - slope[inside]).abs().max() < 0.03
+    assert torch.equal(fill_smoothly(damaged, torch.ones_like(mask)), torch.full_like(slope, 0.5))
+
+
+def test_a_smooth_fill_is_no_worse_than_classical_inpainting_on_scratches():
+    tiles, mask = portrait(), torch.zeros(1, 1, 256, 256)
+    for at in range(8, 248, 24):
+        mask[..., at : at + 3, :] = 1.0
+        mask[..., :, at : at + 2] = 1.0
+    errors = (fill_smoothly(torch.lerp(tiles, torch.ones_like(tiles), mask), mask) - tiles)[mask.expand_as(tiles) > 0]
+    picture = (portrait()[0].permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    telea = cv2.inpaint(picture, mask[0, 0].numpy().astype("uint8"), 3, cv2.INPAINT_TELEA).astype("float64")
+    of_telea = (telea - picture)[mask[0, 0].numpy() > 0] / 255.0
+    assert errors.square().mean() < (of_telea**2).mean()
+
+
+@torch.inference_mode()
+def test_a_filler_can_take_the_smooth_fill_to_the_last_bit_in_bfloat16_too():
+    generator = build_generator("detect-fill", {**SMALL, "filler_keeps": True, "filler_prefills": True}).eval()
+    for parameter in generator.filler.head.parameters():
+        parameter.zero_()
+    generator.filler.keep_head.bias.fill_(-50.0)
+    generator.filler.take_head.bias.fill_(50.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        filled = generator.fill(portrait(), hole())
+    assert torch.allclose(filled, fill_smoothly(portrait(), hole()), atol=1e-6)
+
+
+def test_a_filler_that_takes_without_keeping_is_refused():
+    with pytest.raises(ReleaseInvalid, match="filler_prefills needs filler_keeps"):
+        build_generator("detect-fill", {**SMALL, "filler_prefills": True})
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(32, 32), (96, 96), (64, 160), (288, 32), (32, 256)])
 def test_ours_takes_any_multiple_of_32(height_px, width_px):
-    generator = make_generator()
+    generator = build_generator("detect-fill", {**SMALL, "filler_keeps": True, "filler_prefills": True}).eval()
     tiles, mask = torch.rand(1, 3, height_px, width_px), torch.ones(1, 1, height_px, width_px)
     with torch.inference_mode():
         assert generator.detect(tiles).shape == mask.shape

@@ -85,6 +85,23 @@ def test_the_loss_falls(bank, tmp_path):
     assert entropy(trainer) < 0.8 * before
 
 
+def test_compiled_networks_learn_what_launched_ones_do(bank, tmp_path, vgg_weights):
+    config = dataclasses.replace(
+        DETECT_FILL.generator, detector_context=2, filler_keeps=True, filler_prefills=True, verifier_channels=(8, 12)
+    )
+    verify, fill, judged = (dataclasses.replace(phase, num_steps=3, crop_px=64) for phase in DETECT_FILL.phases)
+    verify = dataclasses.replace(verify, trains="verifier", num_scales=2, misses=0.1)
+    phases = (verify, *(dataclasses.replace(phase, perceptual=0.5) for phase in (fill, judged)))
+    recipe = dataclasses.replace(DETECT_FILL, generator=config, phases=phases)
+    weights = {}
+    for compiles in (False, True):
+        settings = on_cuda(tmp_path / str(compiles), compiles=compiles, perceptual_weights=vgg_weights)
+        trainer = Trainer(recipe, make_source(recipe, bank.to(CUDA)), settings)
+        assert trainer.train()
+        weights[compiles] = torch.cat([weight.flatten().float() for weight in trainer.generator.state_dict().values()])
+    assert (weights[True] - weights[False]).norm() < 0.05 * weights[False].norm()
+
+
 def test_crops_are_cut_on_the_device_as_on_the_cpu():
     photos = [crop_sample(name, 200) for name in ("astronaut", "coffee")]
     places = draw_places(6, np.random.default_rng(0))

@@ -14,6 +14,7 @@ from training.losses import (
     feature_matching_loss,
     hard_alarms_loss,
     masked_mean,
+    misses_loss,
     patches_of,
     share_left,
     tversky_loss,
@@ -117,6 +118,25 @@ def test_an_alarm_on_damage_or_beside_it_or_where_nobody_can_tell_is_no_false_on
 def test_a_sample_that_is_damaged_all_over_has_no_false_alarm():
     everywhere = torch.ones(1, 1, 16, 16)
     assert float(hard_alarms_loss(9.0 * everywhere, everywhere, everywhere)) == 0.0
+
+
+def test_a_missed_hairline_costs_as_much_as_a_missed_hole_and_a_clean_sample_nothing():
+    logits, mask = torch.full((3, 1, 32, 32), -6.0), torch.zeros(3, 1, 32, 32)
+    mask[0, 0, 4] = 1.0
+    mask[1, 0, 8:] = 1.0
+    logits.requires_grad_()
+    loss = misses_loss(logits, mask, torch.ones_like(mask))
+    assert float(loss.detach()) == pytest.approx(math.log1p(math.exp(6.0)), rel=1e-4)
+    loss.backward()
+    assert [round(float(each), 3) for each in logits.grad.sum((1, 2, 3))] == [-0.499, -0.499, 0.0]
+
+
+def test_few_damaged_pixels_count_as_if_they_were_more():
+    logits, mask = torch.full((1, 1, 32, 32), -6.0), torch.zeros(1, 1, 32, 32)
+    mask[..., 0, :2] = 1.0
+    everywhere = torch.ones_like(mask)
+    assert float(misses_loss(logits, mask, everywhere)) == pytest.approx(0.1 * math.log1p(math.exp(6.0)), rel=1e-4)
+    assert float(misses_loss(logits, mask, everywhere - mask)) == 0.0
 
 
 def test_an_undecided_detector_pays_the_logarithm_of_2():

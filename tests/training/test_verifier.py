@@ -73,6 +73,18 @@ def test_a_release_s_own_verifier_is_taken_as_it_is(bank, tmp_path):
     torch.testing.assert_close(trainer.generator.verify_logits(TILES), release.verify_logits(TILES))
 
 
+def test_a_filler_that_is_shown_the_smooth_fill_starts_as_one_that_was_not(bank, tmp_path):
+    keeping = dataclasses.replace(RECIPE.generator, filler_keeps=True)
+    release = generator_of(keeping)
+    recipe = dataclasses.replace(RECIPE, generator=dataclasses.replace(keeping, filler_prefills=True))
+    trainer = Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path))
+    trainer.take_weights(release)
+    mask = (TILES[:, :1] > 0.5).float()
+    for network in (trainer.generator, trainer.average):
+        torch.nn.init.constant_(network.filler.take_head.bias, -50.0)
+        torch.testing.assert_close(network.fill(TILES, mask), release.fill(TILES, mask))
+
+
 def test_its_phase_moves_it_alone(bank):
     generator = generator_of()
     pairs = make_batch(make_source(RECIPE, bank), 1, BatchShape(PHASE.num_crops, PHASE.crop_px), CPU)
