@@ -83,7 +83,7 @@ Weights = Annotated[
     Path | None, typer.Option(help="Folder with LPIPS's AlexNet weights; without it LPIPS is left out.")
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Compile the networks: worth its minutes in a long run on a GPU.")
+    bool, typer.Option("--compile", help="Compile our networks: worth its minutes in a long run on a GPU.")
 ]
 PerceptualWeights = Annotated[
     Path | None, typer.Option(help="Folder with VGG16's weights, for a recipe with a perceptual loss.")

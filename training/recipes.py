@@ -225,21 +225,22 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
     verify = replace(
         look,
         trains="verifier",
-        num_steps=2_400,
+        num_steps=5_500,
         num_crops=192,
         learning_rate=1e-3,
+        num_uses=8,
         warm_up_steps=200,
         hard_alarms=0.1,
         misses=0.1,
     )
     fill = Phase(
         "filler",
-        1_200,
+        2_400,
         num_crops=64,
         crop_px=256,
         learning_rate=8e-4,
         perceptual=1.0,
-        num_uses=2,
+        num_uses=4,
         warm_up_steps=150,
         decays=True,
         damage=DamageConfig(family_weights={**LATE_WEIGHTS, "stains": 2.5}, num_layers_shares=(0.1, 0.45, 0.3, 0.15)),
@@ -247,7 +248,7 @@ def fine_tune_gpu_recipe(num_photos: int) -> Recipe:
         wrong_mask_share=0.4,
         samples_count_alike=True,
     )
-    judged = replace(fill, num_steps=250, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
+    judged = replace(fill, num_steps=450, learning_rate=2e-4, adversarial=0.1, feature_matching=2.0)
     denoise = replace(DENOISE, num_steps=2_000, num_crops=256, crop_px=128, learning_rate=2e-3, decays=True)
     return replace(
         detect_fill_recipe(num_photos),

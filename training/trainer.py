@@ -49,7 +49,7 @@ class RunSettings:
     """Stop with a checkpoint after this long, to be resumed; None trains to the end."""
     ranks: Ranks = ONE_PROCESS
     compiles: bool = False
-    """Whether the networks are compiled: the first steps take minutes, the others less time."""
+    """Whether our networks are compiled (not the original's): the first steps take minutes, the others less time."""
     perceptual_weights: Path | None = None
     """Folder of VGG16's weights, for a recipe with a perceptual loss; see `PerceptualLoss`."""
 
@@ -350,8 +350,8 @@ def put_in_corner(smaller: nn.Module, network: nn.Module) -> None:
 def compile_calls(owner: object, *names: str) -> None:
     """These methods are compiled when they are first called, for each shape of their arguments anew; None has none.
 
-    A convolution's bias, activation and sum then pass through memory once. Launched one by one they take a GPU four
-    times as long as the convolutions do.
+    A convolution's bias, activation and sum then pass through memory once; launched one by one they are most of a
+    step's time on a GPU.
     """
     for name in names:
         if hasattr(owner, name):

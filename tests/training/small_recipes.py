@@ -47,6 +47,16 @@ DENOISE = replace(
     phases=(Phase("denoiser", 2, num_crops=4, crop_px=32, learning_rate=1e-3, noise=NoiseConfig()),),
 )
 
+_VERIFY = replace(DETECT_FILL.phases[0], trains="verifier", crop_px=64, num_scales=2, hard_alarms=0.1, misses=0.1)
+LOOKED_AT = replace(
+    DETECT_FILL,
+    generator=replace(
+        DETECT_FILL.generator, detector_context=2, verifier_channels=(8, 12), filler_keeps=True, filler_prefills=True
+    ),
+    phases=(_VERIFY, *(replace(phase, crop_px=64, perceptual=0.5) for phase in DETECT_FILL.phases[1:])),
+)
+"""With a verifier, a filler that starts from a smooth fill, and a perceptual loss."""
+
 RECIPES = {recipe.name: recipe for recipe in (DETECT_FILL, PIX2PIX)}
 
 

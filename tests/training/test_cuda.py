@@ -17,7 +17,7 @@ from training.samples import crop_sample
 from training.steps import run_step
 from training.trainer import Trainer
 
-from .small_recipes import DETECT_FILL, Interrupted, make_resident_source, make_source, settings_for
+from .small_recipes import DETECT_FILL, LOOKED_AT, Interrupted, make_resident_source, make_source, settings_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 CUDA = torch.device("cuda", 0)
@@ -86,17 +86,10 @@ def test_the_loss_falls(bank, tmp_path):
 
 
 def test_compiled_networks_learn_what_launched_ones_do(bank, tmp_path, vgg_weights):
-    config = dataclasses.replace(
-        DETECT_FILL.generator, detector_context=2, filler_keeps=True, filler_prefills=True, verifier_channels=(8, 12)
-    )
-    verify, fill, judged = (dataclasses.replace(phase, num_steps=3, crop_px=64) for phase in DETECT_FILL.phases)
-    verify = dataclasses.replace(verify, trains="verifier", num_scales=2, misses=0.1)
-    phases = (verify, *(dataclasses.replace(phase, perceptual=0.5) for phase in (fill, judged)))
-    recipe = dataclasses.replace(DETECT_FILL, generator=config, phases=phases)
     weights = {}
     for compiles in (False, True):
         settings = on_cuda(tmp_path / str(compiles), compiles=compiles, perceptual_weights=vgg_weights)
-        trainer = Trainer(recipe, make_source(recipe, bank.to(CUDA)), settings)
+        trainer = Trainer(LOOKED_AT, make_source(LOOKED_AT, bank.to(CUDA)), settings)
         assert trainer.train()
         weights[compiles] = torch.cat([weight.flatten().float() for weight in trainer.generator.state_dict().values()])
     assert (weights[True] - weights[False]).norm() < 0.05 * weights[False].norm()

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from training.recipes import Phase
 from training.steps import run_step
 from training.trainer import Trainer, generator_from_checkpoint, learning_rate, spans
 
-from .small_recipes import CPU, DETECT_FILL, PIX2PIX, RECIPES, Interrupted, make_source, settings_for
+from .small_recipes import CPU, DETECT_FILL, LOOKED_AT, PIX2PIX, RECIPES, Interrupted, make_source, settings_for
 
 
 def terminate(pairs):
@@ -278,3 +279,16 @@ def test_a_perceptual_loss_without_its_weights_is_refused_at_once(bank, tmp_path
     recipe = dataclasses.replace(DETECT_FILL, phases=(dataclasses.replace(DETECT_FILL.phases[1], perceptual=0.5),))
     with pytest.raises(InvalidOption, match="--perceptual-weights"):
         Trainer(recipe, make_source(recipe, bank), settings_for(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns itself of what it does while it compiles
+def test_compiled_networks_learn_what_launched_ones_do(train, vgg_weights, monkeypatch):
+    """Traced, with gradients made ahead, but without generated code: that needs a compiler, and minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    launched, compiled = (
+        train(LOOKED_AT, folder=str(compiles), compiles=compiles, perceptual_weights=vgg_weights)
+        for compiles in (False, True)
+    )
+    assert compiled.step == launched.step == LOOKED_AT.num_steps
+    for name, weight in launched.generator.state_dict().items():
+        torch.testing.assert_close(compiled.generator.state_dict()[name], weight, atol=1e-3, rtol=0.02, msg=name)
