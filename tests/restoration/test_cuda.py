@@ -168,9 +168,11 @@ def test_a_photo_is_restored_alike_each_time_and_nearly_as_on_the_cpu(restorer: 
     assert np.array_equal(first.samples, again.samples)
     assert np.array_equal(first.damage_map, again.damage_map)
     on_cpu = Restorer(restorer.release, exact_generator()).restore(photo)
+    differences = np.abs(first.damage_map.astype(int) - on_cpu.damage_map)
+    assert (differences > 32).mean() < 0.01  # what has just too little evidence on one has enough on the other
     both = first.mask & on_cpu.mask
-    assert both.sum() > 0.97 * (first.mask | on_cpu.mask).sum() > 1000
-    assert np.abs(first.samples[both].astype(int) - on_cpu.samples[both]).mean() < 1.0
+    assert both.sum() > 1000
+    assert np.abs(first.samples[both].astype(int) - on_cpu.samples[both]).mean() < 2.5
     assert np.array_equal(first.samples[~first.mask], photo.samples[~first.mask])
 
 
