@@ -402,24 +402,27 @@ def fill_smoothly(tiles: Tensor, mask: Tensor) -> Tensor:
     0.5 where a tile is masked throughout.
     """
     known = 1.0 - mask.float()
-    copies = [(tiles.float() * known, known)]
-    while min(known.shape[-2:]) > COARSEST_FILL_PX and all(side_px % 2 == 0 for side_px in known.shape[-2:]):
-        colour, weight = (_halve_softly(planes) for planes in copies[-1])
-        known = (4.0 * weight).clamp(max=1.0)  # one of four known samples is enough
-        copies.append((colour / weight.clamp(min=1e-6) * known, known))
-    colour, known = copies.pop()
-    filled = torch.where(known > 0.0, colour / known.clamp(min=1e-6), 0.5)
-    for colour, known in reversed(copies):
+    copies = [torch.cat([tiles.float() * known, known], dim=1).contiguous()]  # colours, as far as known, and how far
+    while min(copies[-1].shape[-2:]) > COARSEST_FILL_PX and all(side_px % 2 == 0 for side_px in copies[-1].shape[-2:]):
+        halved = _halve_softly(copies[-1])
+        weight = halved[:, -1:]
+        believed = (4.0 * weight).clamp_(max=1.0)  # one of four known samples is enough
+        copies.append(halved.mul_(believed / weight.clamp(min=1e-6)))
+    coarsest = copies.pop()
+    known = coarsest[:, -1:]
+    filled = torch.where(known > 0.0, coarsest[:, :-1] / known.clamp(min=1e-6), 0.5)
+    for copy in reversed(copies):
         larger = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        filled = colour + (1.0 - known) * larger
+        filled = larger.mul_(1.0 - copy[:, -1:]).add_(copy[:, :-1])
     return filled
 
 
 def _halve_softly(planes: Tensor) -> Tensor:
     """(N, C, H, W) to (N, C, H / 2, W / 2): 1-3-3-1 in both directions."""
     p = F.pad(planes, (1, 1, 1, 1), mode="replicate")
-    rows = p[:, :, :-3:2] + 3.0 * (p[:, :, 1:-2:2] + p[:, :, 2:-1:2]) + p[:, :, 3::2]
-    return (rows[..., :-3:2] + 3.0 * (rows[..., 1:-2:2] + rows[..., 2:-1:2]) + rows[..., 3::2]) / 64.0
+    rows = (p[:, :, 1:-2:2] + p[:, :, 2:-1:2]).mul_(3.0).add_(p[:, :, :-3:2]).add_(p[:, :, 3::2])
+    halved = (rows[..., 1:-2:2] + rows[..., 2:-1:2]).mul_(3.0).add_(rows[..., :-3:2]).add_(rows[..., 3::2])
+    return halved.mul_(1.0 / 64.0)
 
 
 def soften(photos: Tensor) -> Tensor:
