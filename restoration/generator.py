@@ -245,7 +245,7 @@ class UNet(nn.Module):
     def enlarge(self, up: nn.Module, x: Tensor) -> Tensor:
         """(N, c, T, T) to (N, c', 2 T, 2 T)."""
         x = up(x)
-        if torch.compiler.is_compiling():  # it would scatter an interpolation's gradients one by one
+        if torch.compiler.is_compiling():  # Inductor scatters an interpolation's gradients one by one
             n, c, height, width = x.shape
             return x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2).reshape(n, c, 2 * height, 2 * width)
         return F.interpolate(x, scale_factor=2.0, mode="nearest")

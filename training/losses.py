@@ -17,7 +17,6 @@ UNSEEN_DAMAGE = 0.02
 """Added to a sample's own damage where its share is taken: half of what an eye can see in a plain area, so that a
 sample without damage does not weigh more than all others."""
 
-
 FEW_DAMAGED_PX = 20.0
 """Of a sample: with fewer it does not weigh as much as others."""
 
@@ -96,7 +95,7 @@ def misses_loss(logits: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
     """Cross entropy of each sample's damaged pixels, mean over the samples that have any.
 
     In a mean over all pixels a hairline hardly counts, and what is surely missed has no slope in `tversky_loss`: once
-    given up, it stays so. Few pixels count as if they were 20, as there.
+    given up, it stays so. Fewer than `FEW_DAMAGED_PX` count as so many.
 
     logits, mask, counts: (N, 1, H, W).
     """

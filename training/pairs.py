@@ -93,7 +93,7 @@ def batch_at(place: Place, group: Pairs, num_crops: int) -> Pairs:
 
 
 def _held(planes: Tensor, use: int) -> Tensor:
-    """One of the eight orientations of (N, C, T, T)."""
+    """One of the eight orientations of (N, C, T, T), laid out alike: for other strides a network is compiled anew."""
     turned = planes.rot90(use % 4, (2, 3)) if use % 4 else planes
     return (turned.flip(3) if use % 8 >= 4 else turned).contiguous()
 

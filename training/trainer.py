@@ -350,7 +350,7 @@ def put_in_corner(smaller: nn.Module, network: nn.Module) -> None:
 def compile_calls(owner: object, *names: str) -> None:
     """These methods are compiled when they are first called, for each shape of their arguments anew; None has none.
 
-    A convolution's bias, activation and sum then pass through memory once; launched one by one they are most of a
+    A convolution's bias, activation and sum then pass through memory once; launched one by one they are much of a
     step's time on a GPU.
     """
     for name in names:

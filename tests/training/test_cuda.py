@@ -85,6 +85,7 @@ def test_the_loss_falls(bank, tmp_path):
     assert entropy(trainer) < 0.8 * before
 
 
+@pytest.mark.filterwarnings("ignore")  # torch warns itself of what it does while it compiles
 def test_compiled_networks_learn_what_launched_ones_do(bank, tmp_path, vgg_weights):
     weights = {}
     for compiles in (False, True):
