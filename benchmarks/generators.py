@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
 from restoration.generator import DetectFill, Generator, Pix2Pix
-from restoration.passes import second_look
+from restoration.passes import look_turned
 from restoration.release import list_releases, load_generator, read_release
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
@@ -72,11 +72,10 @@ def original() -> Candidate:
 def all_of_it(generator: DeviceGenerator) -> Candidate:
     """What a damaged tile takes."""
 
-    _, look_again = second_look(generator)
-
     def restore(tiles: Tensor, mask: Tensor) -> None:
         generator.detect(tiles)
-        look_again(tiles)
+        for turn in range(generator.verifier_turns):
+            look_turned(generator.verify, turn, tiles)
         generator.fill(tiles, mask)
 
     return restore

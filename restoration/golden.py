@@ -10,7 +10,7 @@ import numpy as np
 
 from restoration.device import TileGenerator
 from restoration.errors import PhotoError, ReleaseInvalid
-from restoration.passes import TilePass
+from restoration.passes import Seen, TilePass
 from restoration.photo import Photo, decode_photo
 from restoration.release import Release
 from restoration.toning import find_tone
@@ -53,8 +53,8 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
     damage_map, _ = one_pass.look_once(shown)
     verified_map = None
     if generator.has_verifier:
-        verified_map, everywhere = damage_map.copy(), np.ones(damage_map.shape, bool)
-        one_pass.look_again(verified_map, shown, everywhere, everywhere)
+        verified_map = np.full_like(damage_map, 255)  # suspect everywhere
+        one_pass.look_again([Seen(shown, verified_map)])
     decisive = damage_map if verified_map is None else verified_map
     mask = decisive >= FILLED_FROM if mask is None else mask
     filled = one_pass.fill(colour, mask, np.ones_like(mask))

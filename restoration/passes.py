@@ -6,6 +6,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -18,12 +19,14 @@ from torch import Tensor
 from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import band_to_samples, stack_tiles, to_samples
-from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
 from restoration.windows import largest_within
 
 TILE_PX = 256
 OVERLAP_PX = 128
 """Half of it on either side of a sample is as far as a detector may look for its map not to depend on the tiles."""
+FIRST_OVERLAP_PX = 64
+"""The same where a verifier decides, and the first look only says what it is asked of: half as many tiles."""
 CELL_PX = 32
 """Tiles start at multiples of it: a network answers alike for what moves by whole cells of its coarsest layer, 8 or
 16 px in ours."""
@@ -31,6 +34,8 @@ FILL_MARGIN_PX = 32
 """What is filled has so much of the photo around it in its tile."""
 SUSPECT_LEVEL = 5
 """From this level of the map on, a logit of -4, a sample is suspect: it is looked at again."""
+STILL_SUSPECT_LEVEL = 1
+"""And from this on, a logit of -5.5, once more in another orientation: what is less can hardly become damage."""
 GROWN_PX = 8
 """And so is what lies so near, into which the damage may reach."""
 VERIFIED_PX = 16
@@ -68,6 +73,22 @@ class Pass(Protocol):
         """
 
 
+@dataclass(eq=False)
+class Seen:
+    """A copy of a photo, and what was seen of it so far.
+
+    colour: (H, W, 3) uint8; damage_map: (H, W) uint8, which is written to; logits: (H, W) float16, the sum of those of
+    the orientations in which it was looked at again, where it was.
+    """
+
+    colour: np.ndarray
+    damage_map: np.ndarray
+    logits: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logits = np.zeros(self.damage_map.shape, np.float16)  # what is never written costs no memory
+
+
 class TilePass:
     """The native pass: overlapping tiles, all over the photo to detect, around the mask to fill.
 
@@ -78,10 +99,14 @@ class TilePass:
         self._generator = generator
         self._offset_px = offset_px
 
+    @property
+    def num_turns(self) -> int:
+        """In how many of `TURNS` what is suspect is looked at again."""
+        return self._generator.verifier_turns if self._generator.has_verifier else len(TURNS)
+
     def detect(self, colour: np.ndarray) -> np.ndarray:
         damage_map, _ = self.look_once(colour)
-        suspects = self.find_suspects(damage_map)
-        self.look_again(damage_map, colour, suspects, suspects)
+        self.look_again([Seen(colour, damage_map)])
         return damage_map
 
     def look_once(
@@ -92,9 +117,10 @@ class TilePass:
         told: what this told of a copy of half the side, (H / 2, W / 2, C) uint8, if there is one. The second is
         (H, W, C) uint8, C being the generator's `num_context_planes`; None if that is 0, or unless it is to tell.
         """
-        plan = self._plan(colour)
+        is_first_of_two = self._generator.has_verifier and not self._sees_past_overlap
+        plan = self._grid(colour.shape[:2], FIRST_OVERLAP_PX if is_first_of_two else OVERLAP_PX)
         num_planes = 1 + (self._generator.num_context_planes if tells else 0)
-        answers = self._answers(colour, told, plan, self._generator.detect, self._generator.batch_size)
+        answers = self._answers(colour, told, plan, self._generator.detect)
         damage_map = np.empty(colour.shape[:2], np.uint8)
         tells_next = np.empty((*colour.shape[:2], num_planes - 1), np.uint8)
         for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
@@ -102,49 +128,73 @@ class TilePass:
             damage_map[box], tells_next[box] = planes[:, :, 0], planes[:, :, 1:]
         return damage_map, tells_next if tells and num_planes > 1 else None
 
-    def look_again(
+    def look_again(self, copies: Sequence[Seen]) -> None:
+        """Write into the copies' maps what the verifier, or several orientations, say of the suspects.
+
+        With a verifier nothing else is damage. copies: the photo, and those of half the side of the one before.
+        What one orientation does not suspect any more is not looked at in the next: there the map stays as it is.
+        """
+        suspects: list[np.ndarray] = []
+        for turn in range(self.num_turns):
+            found = [self.find_suspects(copy.damage_map, turn) for copy in copies]
+            suspects = [new & old for new, old in zip(found, suspects, strict=True)] if suspects else found
+            if turn == 0 and self._generator.has_verifier:
+                for copy, is_suspect in zip(copies, suspects, strict=True):
+                    np.multiply(copy.damage_map, is_suspect, out=copy.damage_map)
+            self.look_in_turn(turn, copies, suspects)
+
+    def look_in_turn(self, turn: int, copies: Sequence[Seen], suspects: Sequence[np.ndarray]) -> None:
+        """Look at the suspects, (H, W) bool of each copy, in one of `TURNS`, and at as much of each smaller copy as is
+        told of there. Their map is then that of the mean logits of all turns so far."""
+        places = list(suspects[:1])
+        for suspects_of_copy in suspects[1:]:
+            places.append(suspects_of_copy | self.shown_of_copy(places[-1]))
+        told: np.ndarray | None = None
+        for index in reversed(range(len(copies))):
+            told = self._look_at(turn, copies[index], suspects[index], places[index], told, tells=index > 0)
+
+    def _look_at(
         self,
-        damage_map: np.ndarray,
-        colour: np.ndarray,
+        turn: int,
+        seen: Seen,
         suspects: np.ndarray,
         places: np.ndarray,
-        told: np.ndarray | None = None,
+        told: np.ndarray | None,
         *,
-        tells: bool = False,
+        tells: bool,
     ) -> np.ndarray | None:
-        """Write into the map, (H, W) uint8, what the verifier, or several orientations, say of the suspects.
-
-        With a verifier nothing else is damage. suspects, places: (H, W) bool, of which the map is mended, and where
-        anything is to be looked at, suspects included. told: what this told of a copy of half the side,
-        (H / 2, W / 2, C) uint8, C being `num_context_planes` for each orientation. Returns what the next finer copy is
-        told at the places, (H, W, C) uint8, or None as `look_once` does.
-        """
-        if self._generator.has_verifier:
-            np.multiply(damage_map, suspects, out=damage_map)
-        num_turns, look = second_look(self._generator)
-        num_told = num_turns * self._generator.num_context_planes if tells else 0
-        tells_next = np.zeros((*colour.shape[:2], num_told), np.uint8)  # what is never written costs no memory
-        plan = self._plan(colour).touching(places)
-        batch_size = max(1, self._generator.batch_size // num_turns)
-        answers = self._answers(colour, told, plan, look, batch_size)
+        """suspects, places: (H, W) bool, of which the map is mended, and where anything is to be looked at, suspects
+        included. told: what this told of a copy of half the side in the same turn, (H / 2, W / 2, C) uint8. Returns
+        what the next finer copy is told at the places, (H, W, C) uint8, or None as `look_once` does."""
+        look = self._generator.verify if self._generator.has_verifier else self._generator.detect
+        num_told = self._generator.num_context_planes if tells else 0
+        tells_next = np.zeros((*places.shape, num_told), np.uint8)  # what is never written costs no memory
+        plan = self._plan_over(places)
+        answers = self._answers(seen.colour, told, plan, partial(look_turned, look, turn))
         num_planes = 1 + num_told
         for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
-            planes = band_to_samples(band)
-            np.copyto(damage_map[box], planes[:, :, 0], where=suspects[box])
-            tells_next[box] = planes[:, :, 1:]
-            give_back_freed_memory(damage_map.size)
+            tells_next[box] = band_to_samples(band[:, :, 1:])
+            certain = band[:, :, :1]
+            if self.num_turns > 1:
+                logits = seen.logits[box]
+                logits += logit(certain[:, :, 0])
+                certain = expit(logits[:, :, None].astype(np.float32) / np.float32(turn + 1))
+            np.copyto(seen.damage_map[box], band_to_samples(certain)[:, :, 0], where=suspects[box])
+            give_back_freed_memory(seen.damage_map.size)
         return tells_next if num_told else None
 
-    def find_suspects(self, damage_map: np.ndarray) -> np.ndarray:
-        """damage_map: (H, W) uint8 of the first look; returns (H, W) bool, what is to be looked at again."""
-        return largest_within(damage_map >= SUSPECT_LEVEL, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
+    def find_suspects(self, damage_map: np.ndarray, turn: int = 0) -> np.ndarray:
+        """damage_map: (H, W) uint8 of the first look, or after some turns; returns (H, W) bool, what is to be looked at
+        again."""
+        level = STILL_SUSPECT_LEVEL if turn else SUSPECT_LEVEL
+        return largest_within(damage_map >= level, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
         """What of a copy of half the side the tiles show that are looked at for these places, (H, W) bool.
 
         Returns (ceil(H / 2), ceil(W / 2)) bool; nothing is set where the generator is told nothing of a copy.
         """
-        plan = self._plan(places).touching(places).halved()
+        plan = self._plan_over(places).halved()
         shown = np.zeros((plan.height_px, plan.width_px), bool)
         if self._generator.num_context_planes:
             for top, left in plan.corners():
@@ -157,7 +207,6 @@ class TilePass:
         told: np.ndarray | None,
         plan: TilePlan,
         look: Look,
-        batch_size: int,
     ) -> Iterator[np.ndarray]:
         """(T, T, C) float32 each."""
 
@@ -168,7 +217,7 @@ class TilePass:
         planes = [cut_tiles(colour, plan)]
         if told is not None:
             planes.append(cut_tiles(told, plan.halved()))
-        return _in_batches(zip(*planes, strict=True), look_at_batch, batch_size, self._generator.calls_at_once)
+        return self._in_full_batches(zip(*planes, strict=True), look_at_batch)
 
     def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
@@ -197,15 +246,28 @@ class TilePass:
         for (rows, _), band in blend_tiles(plan, self._in_full_batches(tiles, self._denoise_batch)):
             yield rows.start, band
 
-    def _plan(self, colour: np.ndarray) -> TilePlan:
-        sees_past_overlap = self._generator.detector_radius_px > OVERLAP_PX // 2
+    @property
+    def _sees_past_overlap(self) -> bool:
+        return self._generator.detector_radius_px > OVERLAP_PX // 2
+
+    def _grid(self, size_px: tuple[int, ...], overlap_px: int) -> TilePlan:
+        height_px, width_px = size_px
         return plan_tiles(
-            *colour.shape[:2],
+            height_px,
+            width_px,
             tile_px=TILE_PX,
-            overlap_px=OVERLAP_PX,
-            margin_px=0 if sees_past_overlap else OVERLAP_PX // 2,
+            overlap_px=overlap_px,
+            margin_px=0 if self._sees_past_overlap else overlap_px // 2,
             cell_px=CELL_PX,
             offset_px=self._offset_px,
+        )
+
+    def _plan_over(self, places: np.ndarray) -> TilePlan:
+        """The tiles with which the places, (H, W) bool, are looked at again."""
+        if self._sees_past_overlap:
+            return self._grid(places.shape, OVERLAP_PX).touching(places)
+        return plan_tiles_over(
+            places, tile_px=TILE_PX, margin_px=OVERLAP_PX // 2, cell_px=CELL_PX, offset_px=self._offset_px
         )
 
     def _in_full_batches(
@@ -242,39 +304,28 @@ class ResizePass:
         return _resize(picture, colour.shape[:2], Image.Resampling.BICUBIC)
 
 
-def second_look(generator: TileGenerator) -> tuple[int, Look]:
-    """In how many orientations what is suspect is looked at again, and what looks in all of them."""
-    if generator.has_verifier:
-        num_turns, look = generator.verifier_turns, generator.verify
-    else:
-        num_turns, look = len(TURNS), generator.detect
-    return num_turns, look if num_turns == 1 else partial(look_in_turns, look, num_turns)
-
-
-def look_in_turns(look: Look, num_turns: int, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-    """The damage map, whose logits are the means over several orientations of the tiles, and what each is told.
+def look_turned(look: Look, turn: int, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+    """What is seen of the tiles in one of `TURNS`, turned back.
 
     What is damage does not depend on how a photo is held; what a network errs in does. Told in one orientation, a
-    network can't be trusted to understand it in another: what is told of an upright copy goes to the upright tile, of
-    a turned one to the turned. look: as `TileGenerator.detect`; num_turns: in how many of `TURNS`; tiles: (N, 3, T, T);
-    context: (N, num_turns * C, T / 2, T / 2), as it is returned, or None. Returns (N, 1 + num_turns * C, T, T), turned
-    back.
+    network can't be trusted to understand it in another: what was told of a turned copy goes to the tile that is turned
+    alike. look: as `TileGenerator.detect`; tiles: (N, 3, T, T); context: None, or what was told in the same turn.
     """
-    turns = TURNS[:num_turns]
-    given = [_stacked([turn(tiles) for turn, _ in turns])]
-    if context is not None:
-        told = torch.chunk(context, num_turns, dim=1)
-        given.append(_stacked([turn(each) for (turn, _), each in zip(turns, told, strict=True)]))
-    answers = torch.chunk(look(*given), num_turns)
-    turned_back = [back(each) for (_, back), each in zip(turns, answers, strict=True)]
-    maps = torch.stack([each[:, :1] for each in turned_back])
-    mean = torch.sigmoid(torch.logit(maps, eps=LEAST_DOUBT).mean(dim=0))
-    return torch.cat([mean, *(each[:, 1:] for each in turned_back)], dim=1)
+    turned, back = TURNS[turn]
+    return back(look(turned(tiles)) if context is None else look(turned(tiles), turned(context)))
 
 
-def _stacked(tiles: Sequence[Tensor]) -> Tensor:
-    """`torch.cat` of (N, C, T, T) each, channels last in memory, however each is turned."""
-    return torch.cat([each.permute(0, 2, 3, 1) for each in tiles]).permute(0, 3, 1, 2)
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """Of float32, no farther from 0 than `LEAST_DOUBT` lets it be."""
+    doubtful = np.clip(probabilities, LEAST_DOUBT, 1.0 - LEAST_DOUBT)
+    logits: np.ndarray = np.log(doubtful / (1.0 - doubtful))
+    return logits
+
+
+def expit(logits: np.ndarray) -> np.ndarray:
+    """The inverse of `logit`."""
+    probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-logits))
+    return probabilities
 
 
 def _cut_damaged_tiles(

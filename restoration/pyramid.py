@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from restoration.passes import TilePass
+from restoration.passes import Seen, TilePass
 from restoration.photo_colours import boxes_of, to_8_bit, to_depth
 from restoration.windows import largest_within, least_within, opened
 
@@ -49,7 +49,7 @@ class PyramidPass:
         """colour: (H, W, 3) uint8; returns the damage map, (H, W) uint8."""
         copies = copies_of(colour)
         maps = self._look_once(copies)
-        self._look_again(copies, maps)
+        self._one_pass.look_again([Seen(copy, damage_map) for copy, damage_map in zip(copies, maps, strict=True)])
         for damage_map, coarse_map in reversed(list(pairwise(maps))):  # coarse to fine
             self._carry_on(coarse_map, damage_map)
         return maps[0]
@@ -61,17 +61,6 @@ class PyramidPass:
             damage_map, told = self._one_pass.look_once(copies[index], told, tells=index > 0)
             maps.append(damage_map)
         return maps[::-1]
-
-    def _look_again(self, copies: Sequence[np.ndarray], maps: Sequence[np.ndarray]) -> None:
-        """At what is suspect in each map, and at as much of each smaller copy as is told of there."""
-        suspects = [self._one_pass.find_suspects(damage_map) for damage_map in maps]
-        places = suspects[:1]
-        for suspects_of_copy in suspects[1:]:
-            places.append(suspects_of_copy | self._one_pass.shown_of_copy(places[-1]))
-        told = None
-        for index in reversed(range(len(copies))):
-            of_copy = (maps[index], copies[index], suspects[index], places[index])
-            told = self._one_pass.look_again(*of_copy, told, tells=index > 0)
 
     def _carry_on(self, coarse_map: np.ndarray, damage_map: np.ndarray) -> None:
         """Write into the map, (H, W) uint8, what was decided on the smaller copy, (h, w) uint8."""

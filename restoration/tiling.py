@@ -4,11 +4,13 @@ Where tiles overlap their weights are raised cosines, normalised along each axis
 that counts. A pixel's weights are then known without a weight accumulator, and a photo can be blended band by band.
 
     plan_tiles           all over a photo, on a grid
-    plan_tiles_around    over what a mask covers, wherever it lies
+    plan_tiles_over      over what a mask covers, as few as will do
+    plan_tiles_around    over what a mask covers, in the middle of tiles, wherever it lies
 
 Of a network that looks no farther than a tile's margin, what lies inside the margin does not depend on where the tile
-lies, if tiles are moved by whole cells of the network: `margin_px` and `cell_px`. A network that looks farther is given
-tiles that follow the mask: then what it answers depends on the mask, and on no grid.
+lies, if tiles are moved by whole cells of the network: `margin_px` and `cell_px`. So these tiles may lie wherever they
+cover most. A network that looks farther is given tiles that follow the mask: then what it answers depends on the mask,
+and on no grid.
 """
 
 from collections.abc import Iterable, Iterator
@@ -135,6 +137,33 @@ def plan_tiles(
     return TilePlan(height_px, width_px, tile_px, tuple(TileRow(rows, columns) for rows in lay(height_px)))
 
 
+def plan_tiles_over(
+    mask: np.ndarray, *, tile_px: int = 256, margin_px: int = 64, cell_px: int = 32, offset_px: int = 0
+) -> TilePlan:
+    """Lay as few tiles over what is set of a mask, (H, W) bool, as rows of tiles, and the tiles of each, will do with.
+
+    Every tile starts at a multiple of `cell_px`, and nothing within `margin_px` of its edge is used, except at the
+    photo's own: so a network that looks no farther answers as it would on the grid of `plan_tiles`. What is used of
+    two tiles does not overlap. `offset_px` moves tiles by up to what is used of one to the top and to the left, to
+    compare results. Raises InvalidOption for sizes that make no plan.
+    """
+    _expect_overlap(tile_px, 2 * margin_px, margin_px)
+    if tile_px % cell_px or margin_px % cell_px or offset_px % cell_px:
+        raise InvalidOption(
+            f"tile, margin and offset are {tile_px}, {margin_px} and {offset_px} px, not multiples of the cell's "
+            f"{cell_px}"
+        )
+
+    def lay(is_set: np.ndarray) -> list[Span]:
+        back_px = margin_px + offset_px % (tile_px - 2 * margin_px)
+        return list(_spans_covering(is_set, tile_px, margin_px, cell_px, back_px))
+
+    tile_rows = []
+    for rows in lay(np.logical_or.reduce(mask, axis=1)):
+        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
+    return TilePlan(mask.shape[0], mask.shape[1], tile_px, tuple(tile_rows))
+
+
 def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int = 128, margin_px: int = 32) -> TilePlan:
     """Lay tiles over what is set of a mask, (H, W) bool: rows of tiles first, then the tiles of each row.
 
@@ -215,8 +244,27 @@ def _add_tile(area: np.ndarray, tile: np.ndarray, row: Span, column: Span) -> No
 
 
 def _starts(length_px: int, tile_px: int, stride_px: int, cell_px: int, offset_px: int) -> tuple[int, ...]:
-    last = max(0, -(-(length_px - tile_px) // cell_px) * cell_px)
+    last = _last_start(length_px, tile_px, cell_px)
     return tuple(sorted({0, *range(offset_px % stride_px, last, stride_px), last}))
+
+
+def _last_start(length_px: int, tile_px: int, cell_px: int) -> int:
+    """Of the tile that reaches the far edge, or less than a cell beyond it."""
+    return max(0, -(-(length_px - tile_px) // cell_px) * cell_px)
+
+
+def _spans_covering(is_set: np.ndarray, tile_px: int, margin_px: int, cell_px: int, back_px: int) -> Iterator[Span]:
+    """Over what is set of (L,) bool: each begins at most `back_px` and a cell before the first that is left."""
+    last_px = _last_start(len(is_set), tile_px, cell_px)
+    coordinates = np.flatnonzero(is_set)
+    covered_px = 0
+    while len(left := coordinates[np.searchsorted(coordinates, covered_px) :]):
+        start = min(max(0, (int(left[0]) - back_px) // cell_px * cell_px), last_px)
+        first = max(start + margin_px if start else 0, covered_px)
+        covered_px = len(is_set) if start == last_px else start + tile_px - margin_px
+        weights = np.zeros(min(tile_px, len(is_set) - start), np.float32)
+        weights[first - start : covered_px - start] = 1.0
+        yield Span(start, weights)
 
 
 def _areas(is_set: np.ndarray, tile_px: int, margin_px: int) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from PIL import Image
 from restoration.device import TileGenerator
 from restoration.generator import DetectFill
 from restoration.masks import grade_damage
-from restoration.passes import TilePass
+from restoration.passes import Seen, TilePass
 from restoration.pyramid import PyramidPass, copies_of
 from restoration.tensors import to_model_range, to_samples
 from restoration.toning import find_tone
@@ -46,7 +46,7 @@ REPAINTED_LEVELS = 15.0
 """And what is filled without need by so many."""
 ROUNDING_VARIANCE = 1.0 / 12.0
 """Of samples that are whole levels: a photo that is restored in full is not infinitely better."""
-VERIFIED_SHARE = 0.0125
+VERIFIED_SHARE = 0.03
 """Of clean photographs, most of them as old prints, what the verifier may be asked to look at, about."""
 MIN_PHOTOS = 20
 """With fewer, one more or less would decide."""
@@ -72,13 +72,13 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class KeptLook:
-    """What was said of one copy of a print, (h, w) uint8 each, as `KEPT_SCALE` and `KEPT_SHIFT` have it.
+    """What was said of one copy of a print, (h, w) uint8 each, as `KEPT_SCALE` and `KEPT_SHIFT` have it, all over it.
 
-    first, second: at each look, all over it.
+    first: at the first look; again: after each orientation in which it was looked at again.
     """
 
     first: np.ndarray
-    second: np.ndarray
+    again: Sequence[np.ndarray]
 
 
 class KeptPass(TilePass):
@@ -104,20 +104,10 @@ class KeptPass(TilePass):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         return self._first[self._looks[colour.shape[:2]].first], None
 
-    def look_again(
-        self,
-        damage_map: np.ndarray,
-        colour: np.ndarray,
-        suspects: np.ndarray,
-        places: np.ndarray,
-        told: np.ndarray | None = None,
-        *,
-        tells: bool = False,
-    ) -> np.ndarray | None:
-        if self._generator.has_verifier:
-            np.multiply(damage_map, suspects, out=damage_map)
-        np.copyto(damage_map, self._second[self._looks[colour.shape[:2]].second], where=suspects)
-        return None
+    def look_in_turn(self, turn: int, copies: Sequence[Seen], suspects: Sequence[np.ndarray]) -> None:
+        for copy, is_suspect in zip(copies, suspects, strict=True):
+            kept = self._looks[copy.damage_map.shape].again[turn]
+            np.copyto(copy.damage_map, self._second[kept], where=is_suspect)
 
 
 def _served_levels(scale: float, shift: float) -> np.ndarray:
@@ -136,7 +126,7 @@ class KeptPrint:
         tone = find_tone(samples)
         self._generator = generator
         self._colour = tone.to_grey(samples) if tone else samples
-        self._looks = dict(_look(TilePass(generator), copies_of(self._colour)))
+        self._looks = _look(TilePass(generator), copies_of(self._colour))
 
     def opacities(self, scale: float, shift: float, suspect_shift: float | None = None) -> np.ndarray:
         """(H, W) uint8: what would be repaired at the default sensitivity. suspect_shift: needed with a verifier."""
@@ -167,17 +157,24 @@ def _decide(damage_map: np.ndarray) -> np.ndarray:
     return grade_damage(damage_map, REQUIRED_EVIDENCE)
 
 
-def _look(one_pass: TilePass, copies: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], KeptLook]]:
-    """The copies' sizes and looks, the smallest first; each is told of what was seen on the one before."""
+def _look(one_pass: TilePass, copies: Sequence[np.ndarray]) -> dict[tuple[int, ...], KeptLook]:
+    """The looks by the copies' sizes; each is told of what was seen on the smaller one."""
     told: np.ndarray | None = None
-    told_again: np.ndarray | None = None
+    first = []
     for copy in reversed(copies):
-        tells = copy is not copies[0]
-        everywhere = np.ones(copy.shape[:2], bool)
-        first, told = one_pass.look_once(copy, told, tells=tells)
-        second = np.zeros_like(first)
-        told_again = one_pass.look_again(second, copy, everywhere, everywhere, told_again, tells=tells)
-        yield copy.shape[:2], KeptLook(first, second)
+        damage_map, told = one_pass.look_once(copy, told, tells=copy is not copies[0])
+        first.append(damage_map)
+    seen = [Seen(copy, np.zeros(copy.shape[:2], np.uint8)) for copy in copies]
+    everywhere = [np.ones(copy.shape[:2], bool) for copy in copies]
+    again: list[list[np.ndarray]] = [[] for _ in copies]
+    for turn in range(one_pass.num_turns):
+        one_pass.look_in_turn(turn, seen, everywhere)
+        for maps, copy in zip(again, seen, strict=True):
+            maps.append(copy.damage_map.copy())
+    return {
+        copy.shape[:2]: KeptLook(damage_map, maps)
+        for copy, damage_map, maps in zip(copies, reversed(first), again, strict=True)
+    }
 
 
 def calibrate(

@@ -12,7 +12,7 @@ from skimage import data
 
 from restoration import pyramid
 from restoration.device import DeviceGenerator
-from restoration.passes import TilePass
+from restoration.passes import Seen, TilePass
 from restoration.photo import decode_photo
 from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, halve_mask, put_in
 from restoration.restorer import RestoreOptions, restore_photo
@@ -310,10 +310,7 @@ def test_a_small_photo_has_no_smaller_copy():
             assert not tells
             return np.zeros(colour.shape[:2], np.uint8), None
 
-        def look_again(self, *_given: object, tells: bool) -> None:
-            assert not tells
-
-        def find_suspects(self, damage_map: np.ndarray) -> np.ndarray:
-            return damage_map > 0
+        def look_again(self, copies: list[Seen]) -> None:
+            assert len(copies) == 1
 
     assert not PyramidPass(OnePass(), decide=lambda coarse: coarse).detect(np.zeros((255, 900, 3), np.uint8)).any()

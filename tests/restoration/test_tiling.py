@@ -3,7 +3,7 @@ import pytest
 from skimage import data
 
 from restoration.errors import InvalidOption
-from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around
+from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
 
 
 def tops_of(plan: TilePlan) -> tuple[int, ...]:
@@ -201,6 +201,60 @@ def test_only_the_tiles_that_count_for_a_mask_are_kept():
     assert list(plan.touching(mask).corners()) == [(384, 256), (384, 384)]
     assert list(plan.touching(np.ones((1000, 1000), bool)).corners()) == list(plan.corners())
     assert len(plan.touching(np.zeros((1000, 1000), bool))) == 0
+
+
+# --- as few tiles as cover a mask -------------------------------------------------------------------------------------
+
+
+def counting_of(plan: TilePlan) -> np.ndarray:
+    """How many tiles count at each pixel, (H, W)."""
+    counted = np.zeros((plan.height_px, plan.width_px), int)
+    for row in plan.tile_rows:
+        for column in row.columns:
+            counted[row.rows.counting(), column.counting()] += 1
+    return counted
+
+
+@pytest.mark.parametrize("offset_px", [0, 96])
+def test_few_tiles_cover_all_of_a_mask_and_none_of_it_twice(offset_px):
+    for mask in random_masks(40):
+        plan = plan_tiles_over(mask, offset_px=offset_px)
+        counted = counting_of(plan)
+        assert counted.max() == 1
+        assert counted[mask].all()
+        grid = plan_tiles(*mask.shape, tile_px=256, overlap_px=128, margin_px=64, cell_px=32).touching(mask)
+        if not offset_px:
+            assert len(plan) <= len(grid)
+
+
+@pytest.mark.parametrize("offset_px", [0, 64])
+def test_covering_tiles_are_as_those_of_a_grid_where_they_count(offset_px):
+    """They start at cells, lie in the photo, and nothing of their margins is used but at the photo's own edges."""
+    for mask in random_masks(40):
+        plan = plan_tiles_over(mask, offset_px=offset_px)
+        spans = [(row.rows, mask.shape[0]) for row in plan.tile_rows]
+        spans += [(column, mask.shape[1]) for row in plan.tile_rows for column in row.columns]
+        for span, length_px in spans:
+            assert span.start % 32 == 0
+            assert span.start == 0 or span.start - 31 <= length_px - 256
+            used = span.counting()
+            assert span.start == 0 or used.start >= span.start + 64
+            assert span.start + 256 >= length_px or used.stop <= span.start + 256 - 64
+
+
+def test_what_fits_into_one_tile_is_given_one():
+    mask = np.zeros((1000, 1000), bool)
+    mask[500:590, 300:390] = True
+    grid = plan_tiles(1000, 1000, tile_px=256, overlap_px=128, margin_px=64, cell_px=32).touching(mask)
+    assert (len(plan_tiles_over(mask)), len(grid)) == (1, 4)
+    mask[:] = False
+    assert len(plan_tiles_over(mask)) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"margin_px": 128}, {"margin_px": 48}, {"cell_px": 48}, {"offset_px": 16}], ids=str)
+def test_sizes_that_cover_nothing_are_refused(wrong):
+    with pytest.raises(InvalidOption):
+        plan_tiles_over(np.ones((300, 300), bool), **wrong)
 
 
 # --- tiles around a mask ----------------------------------------------------------------------------------------------
