@@ -20,7 +20,7 @@ from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import band_to_samples, stack_tiles, to_samples
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
-from restoration.windows import largest_within
+from restoration.windows import halve_mask, largest_within
 
 TILE_PX = 256
 OVERLAP_PX = 128
@@ -137,7 +137,9 @@ class TilePass:
         suspects: list[np.ndarray] = []
         for turn in range(self.num_turns):
             found = [self.find_suspects(copy.damage_map, turn) for copy in copies]
-            suspects = [new & old for new, old in zip(found, suspects, strict=True)] if suspects else found
+            for is_suspect, was_suspect in zip(found, suspects, strict=False):  # before the first turn nothing was
+                is_suspect &= was_suspect
+            suspects = found
             if turn == 0 and self._generator.has_verifier:
                 for copy, is_suspect in zip(copies, suspects, strict=True):
                     np.multiply(copy.damage_map, is_suspect, out=copy.damage_map)
@@ -190,16 +192,13 @@ class TilePass:
         return largest_within(damage_map >= level, VERIFIED_PX if self._generator.has_verifier else GROWN_PX)
 
     def shown_of_copy(self, places: np.ndarray) -> np.ndarray:
-        """What of a copy of half the side the tiles show that are looked at for these places, (H, W) bool.
+        """What of a copy of half the side counts for what is seen of these places, (H, W) bool.
 
         Returns (ceil(H / 2), ceil(W / 2)) bool; nothing is set where the generator is told nothing of a copy.
         """
-        plan = self._plan_over(places).halved()
-        shown = np.zeros((plan.height_px, plan.width_px), bool)
-        if self._generator.num_context_planes:
-            for top, left in plan.corners():
-                shown[top : top + plan.tile_px, left : left + plan.tile_px] = True
-        return shown
+        if not self._generator.num_context_planes:
+            return np.zeros([-(-extent // 2) for extent in places.shape], bool)
+        return halve_mask(largest_within(places, min(self._generator.detector_radius_px, TILE_PX)))
 
     def _answers(
         self,

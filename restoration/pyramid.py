@@ -21,7 +21,7 @@ from PIL import Image
 
 from restoration.passes import Seen, TilePass
 from restoration.photo_colours import boxes_of, to_8_bit, to_depth
-from restoration.windows import largest_within, least_within, opened
+from restoration.windows import halve_mask, largest_within, least_within, opened
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -107,16 +107,6 @@ def halve(colour: np.ndarray) -> np.ndarray:
         band = Image.fromarray(np.ascontiguousarray(to_8_bit(colour[top : top + BAND_PX])))
         halved[top // 2 : (top + BAND_PX) // 2] = np.asarray(band.reduce(2))
     return halved
-
-
-def halve_mask(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool to (ceil(H / 2), ceil(W / 2)) bool, set where any of the 2 x 2 is."""
-    for axis in (0, 1):
-        first, second = (np.moveaxis(mask, axis, 0)[start::2] for start in (0, 1))
-        halved = first.copy()
-        halved[: len(second)] |= second
-        mask = np.moveaxis(halved, 0, axis)
-    return np.ascontiguousarray(mask)
 
 
 def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The largest and the least of the samples around each one: what grows and shrinks areas of a map or a mask.
+"""The largest and the least of the samples around each one: what grows and shrinks areas of a map or a mask; and
+masks of copies of half the side.
 
 As `scipy.ndimage.maximum_filter` and `minimum_filter` answer, ten times as fast: the largest of 2, 4, 8 ... neighbours
 are found one after the other, each for a whole band of rows in one call of numpy's.
@@ -27,6 +28,16 @@ def least_within(samples: np.ndarray, by_px: int) -> np.ndarray:
 def opened(samples: np.ndarray, by_px: int) -> np.ndarray:
     """An opening: as `largest_within`, what is narrower than 2 * by_px + 1 is taken off what is around it."""
     return largest_within(least_within(samples, by_px), by_px)
+
+
+def halve_mask(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool to (ceil(H / 2), ceil(W / 2)) bool, set where any of the 2 x 2 is."""
+    for axis in (0, 1):
+        first, second = (np.moveaxis(mask, axis, 0)[start::2] for start in (0, 1))
+        halved = first.copy()
+        halved[: len(second)] |= second
+        mask = np.moveaxis(halved, 0, axis)
+    return np.ascontiguousarray(mask)
 
 
 def _extremes(samples: np.ndarray, by_px: int, extreme: Extreme, beyond: int) -> np.ndarray:

@@ -14,8 +14,9 @@ from restoration import pyramid
 from restoration.device import DeviceGenerator
 from restoration.passes import Seen, TilePass
 from restoration.photo import decode_photo
-from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, halve_mask, put_in
+from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, put_in
 from restoration.restorer import RestoreOptions, restore_photo
+from restoration.windows import halve_mask
 
 from .small_generator import encode, make_generator
 
@@ -286,7 +287,9 @@ def test_each_copy_is_told_what_was_seen_of_the_same_place_on_the_next_smaller_o
     assert len(told) > 4
     for tiles, context in told:
         halved = torch.nn.functional.avg_pool2d(tiles[:, :1], 2)
-        assert (halved - context).abs().max() < 0.01
+        is_told = context > 0.0  # nothing is where it would not count
+        assert is_told.float().mean() > 0.2
+        assert (halved - context)[is_told].abs().max() < 0.01
 
 
 def test_what_is_told_where_something_is_suspect_is_what_would_be_told_everywhere(monkeypatch):
