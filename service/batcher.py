@@ -38,9 +38,9 @@ LONGEST_WAITING_TURN = 4
 """Every so many batches, the call that has waited longest leads."""
 MUCH_LARGER = 8
 """The device is held for a photo while only such wait as have so many times its tiles."""
-TILES_PER_PIXEL = 2 / 128**2
-"""About, at one scale, in tiles of 256 px that overlap by half: all are looked at, a third of them verified, and a good
-half filled (counted with release 0008). Releases without a verifier take half as many again."""
+TILES_PER_PIXEL = 1.5 / 128**2
+"""About, at one scale, of a damaged photo of a megapixel: a third of them detected, a half verified, the others filled
+(counted with release 0010). Releases without a verifier take twice as many."""
 DENOISED_TILES_PER_PIXEL = 1 / 128**2
 """Each once, at the photo's own scale alone."""
 LEAST_TILES = 3
