@@ -120,7 +120,7 @@ def test_answers_are_the_same_alone_and_in_company(
 
 
 def test_a_small_photo_overtakes_a_large_one(make_client: MakeClient, callers: ThreadPoolExecutor) -> None:
-    client = make_client()
+    client = make_client(device_threads=1)
     with slowed(client) as slow:
         large = post(callers, client, encode(grey_photo(2100, 2100)))
         assert slow.started.acquire(timeout=10)
