@@ -88,7 +88,8 @@ def test_an_answer_in_whose_midst_batches_were_cut_has_no_tag_and_the_next_one_h
         return detect(tiles)
 
     monkeypatch.setattr(network, "detect", hold_two)
-    cut, whole = (client.post("/restore", content=PHOTO) for _ in range(2))
+    photo = encode(scratched_photo(600, 500))  # twelve tiles
+    cut, whole = (client.post("/restore", content=photo) for _ in range(2))
     assert (cut.status_code, "etag" in cut.headers, "etag" in whole.headers) == (200, False, True)
 
 

@@ -148,7 +148,7 @@ def test_a_load_that_takes_the_devices_memory_leaves_batches_as_they_were(
 
     def fill_the_memory(release: Release, **options: object) -> Restorer:
         monkeypatch.setattr(generator._generator, "detect", hold_one_tile)
-        assert client.post("/restore", content=encode(scratched_photo())).status_code == 200
+        assert client.post("/restore", content=encode(scratched_photo(600, 500))).status_code == 200
         sizes.append(generator.batch_size)
         monkeypatch.undo()
         raise torch.OutOfMemoryError("CUDA out of memory")
