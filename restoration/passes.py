@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import expit, logit
 from torch import Tensor
 
 from restoration.device import TileGenerator
@@ -179,7 +180,7 @@ class TilePass:
             certain = band[:, :, :1]
             if self.num_turns > 1:
                 logits = seen.logits[box]
-                logits += logit(certain[:, :, 0])
+                logits += logit(np.clip(certain[:, :, 0], LEAST_DOUBT, 1.0 - LEAST_DOUBT))
                 certain = expit(logits[:, :, None].astype(np.float32) / np.float32(turn + 1))
             np.copyto(seen.damage_map[box], band_to_samples(certain)[:, :, 0], where=suspects[box])
             give_back_freed_memory(seen.damage_map.size)
@@ -197,7 +198,7 @@ class TilePass:
         Returns (ceil(H / 2), ceil(W / 2)) bool; nothing is set where the generator is told nothing of a copy.
         """
         if not self._generator.num_context_planes:
-            return np.zeros([-(-extent // 2) for extent in places.shape], bool)
+            return halve_mask(np.zeros_like(places))
         return halve_mask(largest_within(places, min(self._generator.detector_radius_px, TILE_PX)))
 
     def _answers(
@@ -312,19 +313,6 @@ def look_turned(look: Look, turn: int, tiles: Tensor, context: Tensor | None = N
     """
     turned, back = TURNS[turn]
     return back(look(turned(tiles)) if context is None else look(turned(tiles), turned(context)))
-
-
-def logit(probabilities: np.ndarray) -> np.ndarray:
-    """Of float32, no farther from 0 than `LEAST_DOUBT` lets it be."""
-    doubtful = np.clip(probabilities, LEAST_DOUBT, 1.0 - LEAST_DOUBT)
-    logits: np.ndarray = np.log(doubtful / (1.0 - doubtful))
-    return logits
-
-
-def expit(logits: np.ndarray) -> np.ndarray:
-    """The inverse of `logit`."""
-    probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-logits))
-    return probabilities
 
 
 def _cut_damaged_tiles(

@@ -395,7 +395,7 @@ def test_a_scan_leaves_a_small_photo_a_thread_after_a_batch_at_most(
         gate.set()
 
 
-def test_a_scan_of_a_hundred_megapixels_is_guessed_to_be_some_sixteen_thousand_tiles() -> None:
+def test_a_scan_of_a_hundred_megapixels_is_guessed_to_be_some_twelve_thousand_tiles() -> None:
     assert guess_tiles(100_000_000) == pytest.approx(12_200, rel=0.01)
     assert guess_tiles(100_000_000, "tile") == pytest.approx(9_160, rel=0.01)
     assert guess_tiles(100_000_000, "resize") == guess_tiles(1) == 3
