@@ -2,7 +2,7 @@
 
 The original is run as its notebook does: eager, float32, batches of 8, every tile painted. Ours looks at every tile, in
 batches of 8, and looks again at all of them and fills them, or at every tenth; as the service runs it, and otherwise:
-in the other precision, without channels-last, and with `--compile` by torch.compile.
+in the other precision, by torch one layer after the other, and with `--compile` by torch.compile.
 
 Times are of computing, not of waiting: processor time, which others on the machine hardly change. Prints a Markdown
 table of medians over `--rounds`, in which every candidate has its turn.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
 from restoration.generator import DetectFill, Generator, Pix2Pix
@@ -30,25 +30,12 @@ TENTH = 10
 Candidate = Callable[[Tensor, Tensor], object]
 
 
-class WithoutChannelsLast(DeviceGenerator):
-    """Tiles and weights as torch has them by default."""
-
-    def __init__(self, precision: Precision) -> None:
-        super().__init__(newest_generator(), CPU, precision, batch_size=BATCH_SIZE)
-        for module in self._generator.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.contiguous()
-
-    def _laid_out(self, tiles: Tensor) -> Tensor:
-        return tiles
-
-
 def newest_generator() -> Generator:
     return load_generator(read_release(STORE, list_releases(STORE)[-1]))
 
 
-def ours(precision: Precision) -> DeviceGenerator:
-    return DeviceGenerator(newest_generator(), CPU, precision, batch_size=BATCH_SIZE)
+def ours(precision: Precision, *, compiles: bool = True) -> DeviceGenerator:
+    return DeviceGenerator(newest_generator(), CPU, precision, batch_size=BATCH_SIZE, compiles=compiles)
 
 
 def compiled(precision: Precision) -> DeviceGenerator:
@@ -56,7 +43,7 @@ def compiled(precision: Precision) -> DeviceGenerator:
     assert isinstance(network, DetectFill)
     for part in network.children():
         part.compile()
-    return DeviceGenerator(network, CPU, precision, batch_size=BATCH_SIZE)
+    return DeviceGenerator(network, CPU, precision, batch_size=BATCH_SIZE, compiles=False)
 
 
 def original() -> Candidate:
@@ -102,13 +89,14 @@ def main() -> None:
     generator = ours(served)
     candidates = {
         "the original": original(),
-        f"ours, as served ({served}, channels-last)": all_of_it(generator),
+        f"ours, as served ({served}, OpenVINO)": all_of_it(generator),
         "ours, detector alone": detect_only(generator),
         f"ours, {other}": all_of_it(ours(other)),
-        "ours, without channels-last": all_of_it(WithoutChannelsLast(served)),
+        "ours, by torch": all_of_it(by_torch := ours(served, compiles=False)),
+        "ours, by torch, detector alone": detect_only(by_torch),
     }
     if asked.compile:
-        candidates["ours, compiled"] = all_of_it(compiled(served))
+        candidates["ours, by torch.compile"] = all_of_it(compiled(served))
     rng = torch.Generator().manual_seed(0)
     tiles = torch.rand(BATCH_SIZE, 3, TILE_PX, TILE_PX, generator=rng)
     mask = (torch.rand(BATCH_SIZE, 1, TILE_PX, TILE_PX, generator=rng) < 0.1).float()

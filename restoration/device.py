@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from restoration import cuda
+from restoration.cpu import CompiledConvolutions
 from restoration.errors import InvalidOption
 from restoration.freed_memory import keep_freed_memory
-from restoration.generator import Generator
+from restoration.generator import Generator, UNet
 
 Precision = Literal["bfloat16", "float32"]
 PrecisionChoice = Literal["auto", "bfloat16", "float32"]
@@ -127,10 +128,11 @@ class InFrontOf:
 class DeviceGenerator:
     """A `Generator` made ready to restore: moved, cast, in inference mode, in batch shapes that give the same bits.
 
-    Takes and returns CPU tensors. It takes the generator over: its convolutions are cast in place. A tile's result
-    must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at another
-    batch size. On CUDA every batch therefore has `batch_size` tiles (`restoration/cuda.py`); on a CPU it is padded to
-    the next power of two: batches of 1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
+    Takes and returns CPU tensors. It takes the generator over: its convolutions are cast or compiled in place. A tile's
+    result must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at
+    another batch size. On CUDA every batch therefore has `batch_size` tiles (`restoration/cuda.py`). On a CPU our U-Nets
+    are compiled, and convolve each tile by itself (`restoration/cpu.py`); what torch computes there is padded to the
+    next power of two: batches of 1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
 
     When the device's memory does not hold a batch, `batch_size` is halved, and the batch tried again: on CUDA a tile's
     result may then differ in its last bits from what it was before. Batches stay so until `use_full_batches`.
@@ -143,9 +145,12 @@ class DeviceGenerator:
         precision: Precision,
         *,
         batch_size: int = CPU_BATCH_SIZE,
+        num_threads: int | None = None,
+        compiles: bool = True,
         uses_graphs: bool = True,
     ) -> None:
-        """uses_graphs: on CUDA, whether batches are recorded once and replayed."""
+        """num_threads: of a CPU, each for a tile; None for as many as torch has. compiles: on a CPU, whether U-Nets are
+        compiled; uses_graphs: on CUDA, whether batches are recorded once and replayed."""
         if batch_size < 1:
             raise InvalidOption(f"batch_size is {batch_size}, expected at least 1")
         self.device = device
@@ -154,7 +159,11 @@ class DeviceGenerator:
         self._full_batch_size = batch_size
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
-        self._generator = _prepare(generator, device, precision)
+        unets = [module for module in generator.modules() if isinstance(module, UNet)]
+        self._is_compiled = bool(unets) and compiles and _can_compile(device, precision)
+        self._generator = _prepare(generator, device, "float32" if self._is_compiled else precision)
+        for unet in unets:
+            unet.compiled = CompiledConvolutions(unet, DTYPES[precision], num_threads) if self._is_compiled else None
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
 
@@ -171,9 +180,7 @@ class DeviceGenerator:
         return f"{self.device.type} {self.precision}"
 
     def warm_up(self, tile_px: int) -> None:
-        """Compute all that a photo may ask for, so that none waits for a GPU's kernels and graphs to be made."""
-        if self._cuda is None:
-            return
+        """Compute all that a photo may ask for, so that none waits for kernels, graphs and networks to be compiled."""
         tiles, mask = torch.zeros(1, 3, tile_px, tile_px), torch.zeros(1, 1, tile_px, tile_px)
         context = torch.zeros(1, self.num_context_planes, tile_px // 2, tile_px // 2)
         conditions = mask.expand(1, len(self.conditions), -1, -1) if self.conditions else None
@@ -185,7 +192,7 @@ class DeviceGenerator:
         if self.has_denoiser:
             asked.append(partial(self.denoise, tiles))
         for ask in asked:
-            for _ in range(cuda.NUM_AT_ONCE):  # on each stream in its turn
+            for _ in range(self.calls_at_once):  # on each stream of a GPU in its turn
                 ask()
 
     def use_full_batches(self) -> None:
@@ -262,6 +269,8 @@ class DeviceGenerator:
             self._cuda.clear()
 
     def _compute_batch(self, network: Callable[..., Tensor], batch_size: int, inputs: tuple[Tensor, ...]) -> Tensor:
+        if self._is_compiled:
+            return network(*inputs)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self._cuda:
                 return self._cuda.compute(network, batch_size, inputs)
@@ -305,6 +314,11 @@ def choose_precision(device: torch.device, precision: PrecisionChoice = "auto") 
         return precision
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
     return "bfloat16" if native else "float32"
+
+
+def _can_compile(device: torch.device, precision: Precision) -> bool:
+    """Without hardware for it OpenVINO would compute bfloat16 in float32."""
+    return device.type == "cpu" and (precision == "float32" or _cpu_has_bfloat16())
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ LITTLE_KEPT = -2.0
 """The logit of the share that an untrained filler keeps of what it sees."""
 LITTLE_TAKEN = -3.0
 """The logit of the share that an untrained filler takes of the smooth fill."""
+LEAK = 0.2
+"""The slope of the U-Nets' activations below 0."""
 COARSEST_FILL_PX = 4
 """Side of the smallest copy of a tile from which the smooth fill is made."""
 
@@ -182,7 +184,13 @@ class ResidualConv(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.leaky_relu(self.conv(x), 0.2)
+        return x + F.leaky_relu(self.conv(x), LEAK)
+
+
+class Convolve(Protocol):
+    """Computes what `UNet.convolve` does."""
+
+    def __call__(self, x: Tensor, further: Tensor | None = None) -> Tensor: ...
 
 
 class UNet(nn.Module):
@@ -191,6 +199,9 @@ class UNet(nn.Module):
     Pixel unshuffle keeps the full-resolution layers cheap, nearest upsampling and a pixel shuffle with ICNR weights
     keep the grid out (arXiv 1707.02937; Odena et al. 2016 on transposed convolutions).
     """
+
+    compiled: Convolve | None = None
+    """Computes `convolve` in its place where it is set, see `restoration/cpu.py`."""
 
     def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...], dilations: tuple[int, ...]):
         super().__init__()
@@ -209,7 +220,7 @@ class UNet(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=0.2)
+                nn.init.kaiming_normal_(module.weight, a=LEAK)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for residual in self.modules():
@@ -219,28 +230,42 @@ class UNet(nn.Module):
         phases = self.head.weight.data[::4].mul(0.5)
         self.head.weight.data.copy_(phases.repeat_interleave(4, dim=0))
 
+    @property
+    def further_stem(self) -> nn.Conv2d | None:
+        """Of what it is shown beside its planes."""
+        return None
+
+    @property
+    def heads(self) -> tuple[nn.Conv2d, ...]:
+        """All that say something of the features."""
+        return (self.head,)
+
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = F.pixel_shuffle(self.head(self.features(x)), 2)
+        (logits,) = self.answer(x)
         return logits
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the head sees: (N, c0, T/2, T/2)."""
-        return self.features_from(self.stem(F.pixel_unshuffle(x, 2)))
+    def answer(self, x: Tensor, further: Tensor | None = None) -> tuple[Tensor, ...]:
+        """x: (N, in, T, T); further: (N, _, T/2, T/2), what `further_stem` takes. Returns each head's (N, _, T, T)."""
+        answers = (self.compiled or self.convolve)(x, further)
+        return torch.split(answers, [head.out_channels // 4 for head in self.heads], dim=1)
 
-    def features_from(self, stem: Tensor) -> Tensor:
-        """stem: what the first convolution made of the input, (N, c0, T/2, T/2); returns the same shape."""
-        x: Tensor = F.leaky_relu(stem, 0.2)
+    def convolve(self, x: Tensor, further: Tensor | None = None) -> Tensor:
+        """All heads' answers, (N, _, T, T); see `answer`."""
+        x = self.stem(F.pixel_unshuffle(x, 2))
+        if self.further_stem is not None and further is not None:
+            x = x + self.further_stem(further)
+        x = F.leaky_relu(x, LEAK)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)
-            x = F.leaky_relu(down(x), 0.2)
+            x = F.leaky_relu(down(x), LEAK)
         x = self.context(x)  # (N, c, T/8, T/8) with three levels
         for up, decoder, skip in zip(
             reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True
         ):  # coarse to fine
             x = decoder(self.enlarge(up, x) + skip)
-        return x
+        return F.pixel_shuffle(torch.cat([head(x) for head in self.heads], dim=1), 2)
 
     def enlarge(self, up: nn.Module, x: Tensor) -> Tensor:
         """(N, c, T, T) to (N, c', 2 T, 2 T)."""
@@ -263,14 +288,17 @@ class KeepingUNet(UNet):
         super().__init__(in_channels, out_channels, channels, dilations)
         self.keep_head = _share_head(channels[0], LITTLE_KEPT)
 
+    @property
+    def heads(self) -> tuple[nn.Conv2d, ...]:
+        return (self.head, self.keep_head)
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, in, T, T), the first `out` of its channels being what is seen; returns (N, out, T, T)."""
-        return self.paint(x, self.features(x))
+        return self.keep(x, *self.answer(x))
 
-    def paint(self, x: Tensor, features: Tensor) -> Tensor:
-        """features: (N, c0, T/2, T/2); see `forward` for the others."""
-        paint = F.pixel_shuffle(self.head(features), 2)
-        kept = torch.sigmoid(F.pixel_shuffle(self.keep_head(features), 2).float())
+    def keep(self, x: Tensor, paint: Tensor, keep_logits: Tensor) -> Tensor:
+        """paint: (N, out, T, T); keep_logits: (N, 1, T, T); see `forward` for the others."""
+        kept = torch.sigmoid(keep_logits.float())
         return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
 
 
@@ -287,12 +315,18 @@ class PrefilledUNet(KeepingUNet):
         self.take_head = _share_head(channels[0], LITTLE_TAKEN)
         nn.init.zeros_(self.smooth_stem.weight)  # a filler that was not shown it goes on as it was
 
+    @property
+    def further_stem(self) -> nn.Conv2d:
+        return self.smooth_stem
+
+    @property
+    def heads(self) -> tuple[nn.Conv2d, ...]:
+        return (self.head, self.keep_head, self.take_head)
+
     def fill(self, x: Tensor, smooth: Tensor) -> Tensor:
         """x: (N, in, T, T), the first `out` of its channels being what is seen; smooth: (N, out, T, T)."""
-        stem = self.stem(F.pixel_unshuffle(x, 2)) + self.smooth_stem(F.avg_pool2d(smooth, 2))
-        features = self.features_from(stem)
-        taken = torch.sigmoid(F.pixel_shuffle(self.take_head(features), 2).float())
-        return self.paint(x, features) + taken * smooth
+        paint, keep_logits, take_logits = self.answer(x, F.avg_pool2d(smooth, 2))
+        return self.keep(x, paint, keep_logits) + torch.sigmoid(take_logits.float()) * smooth
 
 
 def _share_head(channels: int, logit: float) -> nn.Conv2d:
@@ -317,17 +351,21 @@ class TellingUNet(UNet):
         self.context_head = nn.Conv2d(channels[0], 4 * num_planes, 1)
         nn.init.zeros_(self.context_stem.weight)  # a release that was told nothing goes on as it was
 
+    @property
+    def further_stem(self) -> nn.Conv2d:
+        return self.context_stem
+
+    @property
+    def heads(self) -> tuple[nn.Conv2d, ...]:
+        return (self.head, self.context_head)
+
     def look(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """x: (N, 3, T, T); context: (N, num_planes, T/2, T/2) in [0, 1] or None.
 
         Returns logits, (N, 1, T, T), and what is told, (N, num_planes, T, T) in [0, 1].
         """
-        stem = self.stem(F.pixel_unshuffle(x, 2))
-        if context is not None:
-            stem = stem + self.context_stem(context)
-        features = self.features_from(stem)
-        told = torch.sigmoid(F.pixel_shuffle(self.context_head(features), 2))
-        return F.pixel_shuffle(self.head(features), 2), told
+        logits, told_logits = self.answer(x, context)
+        return logits, torch.sigmoid(told_logits)
 
 
 class Denoiser(UNet):

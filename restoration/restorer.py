@@ -264,11 +264,13 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 class LoadSettings(TypedDict, total=False):
-    """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own."""
+    """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own; num_threads: of a CPU, 0 for
+    as many as torch has."""
 
     device: str
     precision: PrecisionChoice
     batch_size: int
+    num_threads: int
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,10 @@ class Restorer:
         device = choose_device(settings.get("device", "auto"))
         precision = choose_precision(device, settings.get("precision", "auto"))
         batch_size = settings.get("batch_size") or choose_batch_size(device)
-        generator = DeviceGenerator(load_generator(release), device, precision, batch_size=batch_size)
+        num_threads = settings.get("num_threads") or None
+        generator = DeviceGenerator(
+            load_generator(release), device, precision, batch_size=batch_size, num_threads=num_threads
+        )
         generator.warm_up(TILE_PX)
         check_golden(release, read_golden(release), generator)
         return cls(release, generator)

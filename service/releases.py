@@ -16,6 +16,7 @@ from restoration.restorer import Restorer
 from restoration.stores import Store, open_store
 from service.errors import NotReady, ReleasePinned, ReleaseRefused, WrongRelease
 from service.metrics import Metrics
+from service.restoring import count_device_threads
 from service.settings import Settings
 from service.threads import call_in
 
@@ -40,6 +41,7 @@ class Releases:
         self._settings = settings
         self._metrics = metrics
         self._device_failed = device_failed
+        self._num_threads = count_device_threads(settings)  # here: once there are device threads, torch counts others
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
@@ -166,6 +168,7 @@ class Releases:
             device=self._settings.device,
             precision=self._settings.precision,
             batch_size=self._settings.batch_size,
+            num_threads=self._num_threads,
         )
 
     def _activate(self, restorer: Restorer) -> None:
