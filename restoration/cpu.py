@@ -7,7 +7,8 @@ one by one. Compiled as a whole they are computed with the convolution before th
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 
+CORE = openvino.Core()
+"""The only one, and for as long as the process lives: it gives the thread that first compiles a stack for signals (AMX
+needs a larger one), and when it goes, in whichever thread, that stack goes with it and is written to by the next."""
 PRECISION_HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
@@ -32,79 +36,96 @@ class CompiledConvolutions:
     from several threads, are computed by as many cores as there are threads.
     """
 
-    def __init__(self, network: UNet, dtype: torch.dtype, num_threads: int | None = None) -> None:
-        """network: in float32, its weights are read when the first tile comes. dtype: bfloat16 or float32. num_threads:
-        None for as many as torch has by then."""
-        self._network = network
+    def __init__(self, dtype: torch.dtype, num_threads: int | None = None) -> None:
+        """dtype: bfloat16 or float32. num_threads: None for as many as torch has when the first tile comes."""
         self._dtype = dtype
         self._num_threads = num_threads
         self._forget()
 
     def _forget(self) -> None:
         self._compiling = threading.Lock()
-        self._compiled: dict[tuple[torch.Size, ...], openvino.CompiledModel] = {}
-        self._of_thread = threading.local()
+        self._compiled: dict[tuple[torch.Size, ...], _Compiled] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy compiles its own."""
-        return {"_network": self._network, "_dtype": self._dtype, "_num_threads": self._num_threads}
+        return {"_dtype": self._dtype, "_num_threads": self._num_threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
 
-    def __call__(self, x: Tensor, further: Tensor | None = None) -> Tensor:
-        """See `UNet.convolve`; float32 on the CPU, without gradients. Returns float32."""
+    def __call__(self, network: UNet, x: Tensor, further: Tensor | None = None) -> Tensor:
+        """See `UNet.convolve`; float32 on the CPU, without gradients. Returns float32. network: always the same."""
         num_tiles, _, height, width = x.shape
         inputs = [x.contiguous()]
-        if (stem := self._network.further_stem) is not None:
+        if (stem := network.further_stem) is not None:
             if further is None:  # the stem has no bias: of nothing it makes nothing
                 further = x.new_zeros(num_tiles, stem.in_channels, height // 2, width // 2)
             inputs.append(further.contiguous())
-        requests = self._requests_of_thread(tuple(tiles.shape[1:] for tiles in inputs))
-        num_answers = sum(head.out_channels for head in self._network.heads) // 4
-        answers = x.new_empty(num_tiles, num_answers, height, width)
-        for index in range(num_tiles):
-            request = requests[index % len(requests)]
-            request.wait()
-            for place, tiles in enumerate(inputs):
-                request.set_input_tensor(place, _shared(tiles[index : index + 1]))
-            request.set_output_tensor(_shared(answers[index : index + 1]))
-            request.start_async()
-        for request in requests:
-            request.wait()
+        compiled = self._compile(network, tuple(tiles.shape[1:] for tiles in inputs))
+        answers = x.new_empty(num_tiles, sum(head.out_channels for head in network.heads) // 4, height, width)
+        with compiled.requests(num_tiles) as requests:
+            for index in range(num_tiles + len(requests)):
+                request = requests[index % len(requests)]
+                if index >= len(requests):
+                    answers[index - len(requests)] = request.answer()
+                if index < num_tiles:
+                    request.start([tiles[index] for tiles in inputs])
         return answers
 
-    def _requests_of_thread(self, shapes: tuple[torch.Size, ...]) -> list[openvino.InferRequest]:
-        """One for each tile that may be computed at once. A request serves one thread at a time."""
-        requests: dict[tuple[torch.Size, ...], list[openvino.InferRequest]]
-        requests = self._of_thread.__dict__.setdefault("requests", {})
-        if shapes not in requests:
-            compiled, num_threads = self._compile(shapes)
-            requests[shapes] = [compiled.create_infer_request() for _ in range(num_threads)]
-        return requests[shapes]
-
-    def _compile(self, shapes: tuple[torch.Size, ...]) -> tuple[openvino.CompiledModel, int]:
+    def _compile(self, network: UNet, shapes: tuple[torch.Size, ...]) -> "_Compiled":
         with self._compiling:
-            if self._num_threads is None:
-                self._num_threads = torch.get_num_threads()
             if shapes not in self._compiled:
-                self._compiled[shapes] = openvino.Core().compile_model(
-                    _translate(self._network, shapes),
-                    "CPU",
-                    {
-                        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[self._dtype],
-                        "NUM_STREAMS": self._num_threads,
-                        "INFERENCE_NUM_THREADS": self._num_threads,
-                        "ENABLE_CPU_PINNING": False,  # others may have the same cores
-                    },
-                )
-            return self._compiled[shapes], self._num_threads
+                num_threads = self._num_threads or torch.get_num_threads()
+                self._compiled[shapes] = _Compiled(_translate(network, shapes), self._dtype, num_threads)
+            return self._compiled[shapes]
 
 
-def _shared(tile: Tensor) -> openvino.Tensor:
-    """The same memory."""
-    return openvino.Tensor(tile.numpy(), shared_memory=True)
+class _Compiled:
+    """A network for one size of tiles."""
+
+    def __init__(self, model: openvino.Model, dtype: torch.dtype, num_threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[dtype],
+            "NUM_STREAMS": num_threads,
+            "INFERENCE_NUM_THREADS": num_threads,
+            "ENABLE_CPU_PINNING": False,  # others may have the same cores
+        }
+        self._model = CORE.compile_model(model, "CPU", settings)
+        self._num_at_once = num_threads
+        self._idle: list[_Request] = []
+
+    @contextmanager
+    def requests(self, num_tiles: int) -> Iterator["list[_Request]"]:
+        """As many as may be computed at once of so many tiles, for nobody else until then. Where it fails they are not
+        used again: they may still be under way."""
+        requests = [self._take() for _ in range(min(num_tiles, self._num_at_once))]
+        yield requests
+        self._idle += requests
+
+    def _take(self) -> "_Request":
+        try:
+            return self._idle.pop()
+        except IndexError:  # more are asked for at once than ever before
+            return _Request(self._model)
+
+
+class _Request:
+    """Computes one tile at a time, in memory of its own: so it holds on to nobody's."""
+
+    def __init__(self, model: openvino.CompiledModel) -> None:
+        self._request = model.create_infer_request()
+
+    def start(self, inputs: Sequence[Tensor]) -> None:
+        """inputs: (C, H, W) each. Whatever was started before must have been answered."""
+        for own, tile in zip(self._request.input_tensors, inputs, strict=True):
+            torch.from_numpy(own.data)[0] = tile
+        self._request.start_async()
+
+    def answer(self) -> Tensor:
+        """(C, H, W), once it is computed; until the next start."""
+        self._request.wait()
+        return torch.from_numpy(self._request.output_tensors[0].data)[0]
 
 
 def _translate(network: UNet, shapes: Sequence[torch.Size]) -> openvino.Model:
@@ -132,7 +153,7 @@ def _as_one(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
     together = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 3, padding=1)
     around = [(3 - conv.kernel_size[0]) // 2 for conv in convs]
     together.weight.data = torch.cat([F.pad(conv.weight, [px] * 4) for conv, px in zip(convs, around, strict=True)])
-    together.bias.data = torch.cat([conv.bias for conv in convs])
+    together.bias = nn.Parameter(torch.cat([conv.bias for conv in convs if conv.bias is not None]))
     return together
 
 

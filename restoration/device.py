@@ -130,9 +130,9 @@ class DeviceGenerator:
 
     Takes and returns CPU tensors. It takes the generator over: its convolutions are cast or compiled in place. A tile's
     result must not depend on its neighbours in the batch, but a convolution may be computed by another algorithm at
-    another batch size. On CUDA every batch therefore has `batch_size` tiles (`restoration/cuda.py`). On a CPU our U-Nets
-    are compiled, and convolve each tile by itself (`restoration/cpu.py`); what torch computes there is padded to the
-    next power of two: batches of 1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
+    another batch size. On CUDA every batch therefore has `batch_size` tiles (`restoration/cuda.py`). On a CPU our
+    U-Nets are compiled, and convolve each tile by itself (`restoration/cpu.py`); what torch computes there is padded to
+    the next power of two: batches of 1, 2, 4 and 8 agree bit for bit in bfloat16, and from 2 on in float32.
 
     When the device's memory does not hold a batch, `batch_size` is halved, and the batch tried again: on CUDA a tile's
     result may then differ in its last bits from what it was before. Batches stay so until `use_full_batches`.
@@ -163,7 +163,7 @@ class DeviceGenerator:
         self._is_compiled = bool(unets) and compiles and _can_compile(device, precision)
         self._generator = _prepare(generator, device, "float32" if self._is_compiled else precision)
         for unet in unets:
-            unet.compiled = CompiledConvolutions(unet, DTYPES[precision], num_threads) if self._is_compiled else None
+            unet.compiled = CompiledConvolutions(DTYPES[precision], num_threads) if self._is_compiled else None
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
 

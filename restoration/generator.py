@@ -188,9 +188,9 @@ class ResidualConv(nn.Module):
 
 
 class Convolve(Protocol):
-    """Computes what `UNet.convolve` does."""
+    """Computes what `UNet.convolve` does of this network."""
 
-    def __call__(self, x: Tensor, further: Tensor | None = None) -> Tensor: ...
+    def __call__(self, network: "UNet", x: Tensor, further: Tensor | None = None) -> Tensor: ...
 
 
 class UNet(nn.Module):
@@ -246,7 +246,7 @@ class UNet(nn.Module):
 
     def answer(self, x: Tensor, further: Tensor | None = None) -> tuple[Tensor, ...]:
         """x: (N, in, T, T); further: (N, _, T/2, T/2), what `further_stem` takes. Returns each head's (N, _, T, T)."""
-        answers = (self.compiled or self.convolve)(x, further)
+        answers = self.compiled(self, x, further) if self.compiled else self.convolve(x, further)
         return torch.split(answers, [head.out_channels // 4 for head in self.heads], dim=1)
 
     def convolve(self, x: Tensor, further: Tensor | None = None) -> Tensor:

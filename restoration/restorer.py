@@ -264,8 +264,8 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 class LoadSettings(TypedDict, total=False):
-    """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own; num_threads: of a CPU, 0 for
-    as many as torch has."""
+    """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own; num_threads: of a CPU,
+    0 for as many as torch has."""
 
     device: str
     precision: PrecisionChoice

@@ -1,0 +1,278 @@
+import gc
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import openvino
+import pytest
+import torch
+from torch import Tensor
+
+from restoration import cpu, device
+from restoration.cpu import CORE, CompiledConvolutions
+from restoration.device import DeviceGenerator
+from restoration.generator import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
+
+from .small_generator import make_generator
+
+CPU = torch.device("cpu")
+CHANNELS, DILATIONS = (8, 12, 16), (1, 2)
+
+
+def random_planes(num_tiles: int, num_channels: int, side_px: int = 64, *, seed: int = 0) -> Tensor:
+    return torch.rand(num_tiles, num_channels, side_px, side_px, generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+def with_random_weights(network: UNet) -> UNet:
+    """Heads and stems that training begins at zero would hide what is wrong with them."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval().requires_grad_(False)
+
+
+def telling() -> TellingUNet:
+    network = with_random_weights(TellingUNet(4, CHANNELS, DILATIONS))
+    assert isinstance(network, TellingUNet)
+    return network
+
+
+Ask = Callable[[UNet], tuple[Tensor, ...]]
+NETWORKS: dict[str, tuple[Callable[[], UNet], Ask]] = {
+    "plain": (lambda: UNet(3, 2, CHANNELS, DILATIONS), lambda net: (net(random_planes(2, 3)),)),
+    "one level more": (lambda: UNet(3, 1, (*CHANNELS, 20), DILATIONS), lambda net: (net(random_planes(2, 3)),)),
+    "keeps": (lambda: KeepingUNet(5, 3, CHANNELS, DILATIONS), lambda net: (net(random_planes(2, 5)),)),
+    "is shown a smooth fill": (
+        lambda: PrefilledUNet(5, 3, CHANNELS, DILATIONS),
+        lambda net: (net.fill(random_planes(2, 5), random_planes(2, 3, seed=1)),),
+    ),
+    "tells": (
+        lambda: TellingUNet(4, CHANNELS, DILATIONS),
+        lambda net: net.look(random_planes(2, 3), random_planes(2, 4, 32, seed=1)),
+    ),
+    "tells, was told nothing": (
+        lambda: TellingUNet(4, CHANNELS, DILATIONS),
+        lambda net: net.look(random_planes(2, 3), None),
+    ),
+    "denoises": (lambda: Denoiser(CHANNELS, DILATIONS, 2), lambda net: (net(random_planes(2, 3) + 0.5),)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_compiled_answers_as_torch_does(name: str) -> None:
+    make, ask = NETWORKS[name]
+    network = with_random_weights(make())
+    expected = ask(network)
+    network.compiled = CompiledConvolutions(torch.float32, 1)
+    answers = ask(network)
+    assert len(answers) == len(expected)
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert wanted.std() > 0.01
+        torch.testing.assert_close(answer, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_tile_gets_the_same_bits_in_any_call_from_any_thread_and_with_any_number_of_threads(
+    dtype: torch.dtype,
+) -> None:
+    network, tiles, told = telling(), random_planes(7, 3), random_planes(7, 4, 32)
+    network.compiled = CompiledConvolutions(dtype, 1)
+    expected = network.answer(tiles, told)
+    for num_threads in (1, 2, 3):
+        network.compiled = CompiledConvolutions(dtype, num_threads)
+        some = [slice(first, first + count) for count in (1, 2, 3, 7) for first in range(8 - count)]
+        with ThreadPoolExecutor(4) as callers:
+            answers = list(callers.map(lambda part: network.answer(tiles[part], told[part]), some))
+        for part, answer in zip(some, answers, strict=True):
+            assert all(torch.equal(of_part, of_all[part]) for of_part, of_all in zip(answer, expected, strict=True))
+
+
+def test_each_size_of_tiles_is_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    class Counting(openvino.Core):
+        def compile_model(self, *args: object) -> openvino.CompiledModel:
+            compiled.append(args)
+            return CORE.compile_model(*args)
+
+    monkeypatch.setattr(cpu, "CORE", Counting())
+    network = telling()
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(lambda side_px: network.look(random_planes(2, 3, side_px), None), [64, 96] * 8))
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_compiles_its_own(copy: Callable[[UNet], UNet]) -> None:
+    network, tiles = telling(), random_planes(1, 3)
+    network.compiled = CompiledConvolutions(torch.float32, 1)
+    (logits, _), other = network.answer(tiles), copy(network)
+    assert torch.equal(other.answer(tiles)[0], logits)
+    other.head.weight.data.zero_()  # whose weights they are shows where nothing is compiled yet
+    assert not torch.equal(copy(other).answer(tiles)[0], logits)
+
+
+def test_what_is_compiled_goes_with_its_generator() -> None:
+    """Not when the garbage collector next looks for cycles: a release that is replaced would be held until then."""
+    generator = DeviceGenerator(make_generator(), CPU, "float32")
+    generator.detect(random_planes(1, 3, 256) + 0.5)
+    compiled = weakref.ref(generator._generator.detector.compiled)
+    assert isinstance(compiled(), CompiledConvolutions)
+    gc.disable()
+    try:
+        del generator
+        assert compiled() is None
+    finally:
+        gc.enable()
+
+
+def test_no_tile_is_held_on_to() -> None:
+    network = telling()
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    tiles = random_planes(3, 3)
+    kept = weakref.ref(tiles.untyped_storage())
+    network.answer(tiles)
+    del tiles
+    assert kept() is None
+
+
+def test_a_tile_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, tiles = telling(), random_planes(4, 3)
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    expected = network.answer(tiles)
+    started, start = [], openvino.InferRequest.start_async
+
+    def fail_at_second(request: openvino.InferRequest) -> None:
+        started.append(request)
+        if len(started) == 2:
+            raise RuntimeError("no more memory")
+        start(request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(openvino.InferRequest, "start_async", fail_at_second)
+        with pytest.raises(RuntimeError, match="no more memory"):
+            network.answer(tiles)
+    assert all(torch.equal(*pair) for pair in zip(network.answer(tiles), expected, strict=True))
+
+
+def test_a_generator_computes_on_a_cpu_by_what_is_compiled_unless_asked_not_to() -> None:
+    tiles = random_planes(2, 3, 256) + 0.5
+    compiled = DeviceGenerator(make_generator(), CPU, "float32")
+    by_torch = DeviceGenerator(make_generator(), CPU, "float32", compiles=False)
+    assert compiled._generator.detector.compiled is not None
+    assert by_torch._generator.detector.compiled is None
+    torch.testing.assert_close(compiled.detect(tiles), by_torch.detect(tiles), rtol=1e-4, atol=1e-4)
+
+
+def test_a_generator_that_was_compiled_can_be_taken_over_by_torch() -> None:
+    generator = make_generator()
+    DeviceGenerator(generator, CPU, "bfloat16")
+    DeviceGenerator(generator, CPU, "float32", compiles=False)
+    assert generator.detector.compiled is None
+
+
+def test_without_hardware_for_bfloat16_torch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: False)
+    assert DeviceGenerator(make_generator(), CPU, "bfloat16")._generator.detector.compiled is None
+    assert DeviceGenerator(make_generator(), CPU, "float32")._generator.detector.compiled is not None
+
+
+def test_warming_up_compiles_what_a_photo_asks_for() -> None:
+    generator = DeviceGenerator(make_generator(), CPU, "bfloat16")
+    generator.warm_up(256)
+    for network in (generator._generator.detector, generator._generator.filler):
+        assert isinstance(network.compiled, CompiledConvolutions)
+        assert len(network.compiled._compiled) == 1
+
+
+def test_calls_one_after_the_other_share_their_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    make = openvino.CompiledModel.create_infer_request
+    monkeypatch.setattr(openvino.CompiledModel, "create_infer_request", lambda model: made.append(model) or make(model))
+    network = telling()
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    for num_tiles in (1, 3, 5):
+        thread = threading.Thread(target=network.answer, args=(random_planes(num_tiles, 3),))
+        thread.start()
+        thread.join()
+    assert len(made) == 2
+
+
+CONTACTS = """
+import sys
+
+def refuse(event, args):
+    if event.startswith("socket.") and event != "socket.__new__":
+        print("CONTACT", event, args)
+
+sys.addaudithook(refuse)
+import torch
+from restoration.cpu import CompiledConvolutions
+from restoration.generator import UNet
+
+network = UNet(3, 1, (8, 12), (1,)).requires_grad_(False)
+network.compiled = CompiledConvolutions(torch.float32, 1)
+network(torch.zeros(1, 3, 64, 64))
+import threading, time
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join(5)
+print("computed", "openvino_telemetry.main" in sys.modules)
+"""
+
+
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    """OpenVINO brings a package that tells its makers."""
+    pytest.importorskip("openvino.tools.ovc")
+    ran = subprocess.run(
+        [sys.executable, "-c", CONTACTS],
+        env={"HOME": str(tmp_path), "PATH": ""},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert ran.stdout.splitlines() == ["computed False"]
+    assert list(tmp_path.iterdir()) == []
+
+
+SIGNALLED = """
+import signal, subprocess, sys, threading
+import torch
+from restoration.cpu import CompiledConvolutions
+from restoration.generator import UNet
+
+signal.signal(signal.SIGCHLD, lambda *_: print("a child is gone", flush=True))
+held = []
+for _ in range(3):
+    network = UNet(3, 1, (8, 12), (1,)).requires_grad_(False)
+    network.compiled = CompiledConvolutions(torch.float32, 1)
+    network(torch.zeros(1, 3, 64, 64))
+    held.append(network)
+    del network
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+
+
+def test_signals_are_still_heard_once_what_was_compiled_is_gone() -> None:
+    """OpenVINO gives a thread that calls it a stack for signals, and takes it back wherever it is destroyed."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SIGNALLED],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout.splitlines()) == (0, ["a child is gone"] * 3), ran.stderr
