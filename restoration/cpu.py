@@ -73,6 +73,11 @@ class CompiledConvolutions:
                     request.start([tiles[index] for tiles in inputs])
         return answers
 
+    def give_back(self) -> None:
+        """Memory that is had again for the next tile. Not to be called while any is computed."""
+        for compiled in self._compiled.values():
+            compiled.give_back()
+
     def _compile(self, network: UNet, shapes: tuple[torch.Size, ...]) -> "_Compiled":
         with self._compiling:
             if shapes not in self._compiled:
@@ -102,6 +107,11 @@ class _Compiled:
         requests = [self._take() for _ in range(min(num_tiles, self._num_at_once))]
         yield requests
         self._idle += requests
+
+    def give_back(self) -> None:
+        """See `CompiledConvolutions.give_back`."""
+        self._idle.clear()
+        self._model.release_memory()
 
     def _take(self) -> "_Request":
         try:

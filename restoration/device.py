@@ -164,6 +164,7 @@ class DeviceGenerator:
         self._generator = _prepare(generator, device, "float32" if self._is_compiled else precision)
         for unet in unets:
             unet.compiled = CompiledConvolutions(DTYPES[precision], num_threads) if self._is_compiled else None
+        self._compiled = [unet.compiled for unet in unets if unet.compiled]
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
 
@@ -194,6 +195,12 @@ class DeviceGenerator:
         for ask in asked:
             for _ in range(self.calls_at_once):  # on each stream of a GPU in its turn
                 ask()
+
+    def give_back_memory(self) -> None:
+        """To be called after `warm_up` and a self-test, before anybody asks: what a network needs to compute it has
+        again once it is asked, and the denoiser seldom is."""
+        for compiled in self._compiled:
+            compiled.give_back()
 
     def use_full_batches(self) -> None:
         """To be called when there may be more memory than when a batch was halved."""

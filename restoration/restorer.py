@@ -296,6 +296,7 @@ class Restorer:
         )
         generator.warm_up(TILE_PX)
         check_golden(release, read_golden(release), generator)
+        generator.give_back_memory()
         return cls(release, generator)
 
     @classmethod

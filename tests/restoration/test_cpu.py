@@ -205,6 +205,18 @@ def test_calls_one_after_the_other_share_their_requests(monkeypatch: pytest.Monk
     assert len(made) == 2
 
 
+def test_memory_that_was_given_back_is_had_again() -> None:
+    network, tiles = telling(), random_planes(3, 3)
+    network.compiled = CompiledConvolutions(torch.bfloat16, 2)
+    network.compiled.give_back()  # nothing is compiled yet
+    expected = network.answer(tiles)
+    (compiled,) = network.compiled._compiled.values()
+    assert len(compiled._idle) == 2
+    network.compiled.give_back()
+    assert compiled._idle == []
+    assert all(torch.equal(*pair) for pair in zip(network.answer(tiles), expected, strict=True))
+
+
 CONTACTS = """
 import sys
 
