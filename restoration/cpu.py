@@ -36,8 +36,8 @@ class CompiledConvolutions:
     from several threads, are computed by as many cores as there are threads.
     """
 
-    def __init__(self, dtype: torch.dtype, num_threads: int | None = None) -> None:
-        """dtype: bfloat16 or float32. num_threads: None for as many as torch has when the first tile comes."""
+    def __init__(self, dtype: torch.dtype, num_threads: int = 0) -> None:
+        """dtype: bfloat16 or float32. num_threads: 0 for as many as torch has when the first tile comes."""
         self._dtype = dtype
         self._num_threads = num_threads
         self._forget()

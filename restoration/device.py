@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -145,11 +146,11 @@ class DeviceGenerator:
         precision: Precision,
         *,
         batch_size: int = CPU_BATCH_SIZE,
-        num_threads: int | None = None,
+        num_threads: int = 0,
         compiles: bool = True,
         uses_graphs: bool = True,
     ) -> None:
-        """num_threads: of a CPU, each for a tile; None for as many as torch has. compiles: on a CPU, whether U-Nets are
+        """num_threads: of a CPU, each for a tile; 0 for as many as torch has. compiles: on a CPU, whether U-Nets are
         compiled; uses_graphs: on CUDA, whether batches are recorded once and replayed."""
         if batch_size < 1:
             raise InvalidOption(f"batch_size is {batch_size}, expected at least 1")
@@ -160,11 +161,11 @@ class DeviceGenerator:
         self.num_size_changes = 0
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         unets = [module for module in generator.modules() if isinstance(module, UNet)]
-        self._is_compiled = bool(unets) and compiles and _can_compile(device, precision)
-        self._generator = _prepare(generator, device, "float32" if self._is_compiled else precision)
-        for unet in unets:
-            unet.compiled = CompiledConvolutions(DTYPES[precision], num_threads) if self._is_compiled else None
-        self._compiled = [unet.compiled for unet in unets if unet.compiled]
+        is_compiled = compiles and _can_compile(device, precision)
+        self._compiled = [CompiledConvolutions(DTYPES[precision], num_threads) for _ in unets if is_compiled]
+        for unet, compiled in zip_longest(unets, self._compiled):
+            unet.compiled = compiled
+        self._generator = _prepare(generator, device, "float32" if self._compiled else precision)
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
 
@@ -276,7 +277,7 @@ class DeviceGenerator:
             self._cuda.clear()
 
     def _compute_batch(self, network: Callable[..., Tensor], batch_size: int, inputs: tuple[Tensor, ...]) -> Tensor:
-        if self._is_compiled:
+        if self._compiled:
             return network(*inputs)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self._cuda:

@@ -192,9 +192,6 @@ class Convolve(Protocol):
 
     def __call__(self, network: "UNet", x: Tensor, further: Tensor | None = None) -> Tensor: ...
 
-    def give_back(self) -> None:
-        """Memory that is had again for the next tile."""
-
 
 class UNet(nn.Module):
     """(N, in, T, T) to (N, out, T, T) logits, T a multiple of its coarsest cell; skips are added, not concatenated.

@@ -290,7 +290,7 @@ class Restorer:
         device = choose_device(settings.get("device", "auto"))
         precision = choose_precision(device, settings.get("precision", "auto"))
         batch_size = settings.get("batch_size") or choose_batch_size(device)
-        num_threads = settings.get("num_threads") or None
+        num_threads = settings.get("num_threads", 0)
         generator = DeviceGenerator(
             load_generator(release), device, precision, batch_size=batch_size, num_threads=num_threads
         )
