@@ -143,6 +143,7 @@ ROWS = {
     "residual": Row(
         "added to the damaged sample, not outright", config={"filler_keeps": False}, generator=ResidualFill
     ),
+    "prefilled": Row("is shown what pull and push makes of it, besides", config={"filler_prefills": True}),
     "keeps-nothing": Row("outright, keeps nothing of what it sees", config={"filler_keeps": False}),
     "erased": Row("trained on erased samples alone", phase={"see_through_share": 0.0}),
     "seen": Row("trained on looking through alone", phase={"see_through_share": 1.0}),
