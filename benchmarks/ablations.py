@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from restoration.device import choose_precision
 from restoration.generator import DetectFill, DetectFillConfig, KeepingUNet, ResidualConv
 from restoration.tensors import to_samples
 from training.damage import Pairs
@@ -55,6 +56,11 @@ BASE = Phase(
 )
 
 Change = Callable[[DetectFill], None]
+
+
+def in_precision() -> torch.autocast:
+    """bfloat16 where the processor has instructions for it: emulated it would take most of a row's budget."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=choose_precision(CPU) == "bfloat16")
 
 
 def leave(generator: DetectFill) -> None:
@@ -183,7 +189,7 @@ def train(
     while (spent := (time.process_time() - started_seconds) / seconds) < 1.0:
         pairs = make_batch(source, step, shape, CPU)
         rate = phase.learning_rate * min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1.0 + math.cos(math.pi * spent))
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_precision():
             rng = torch.Generator().manual_seed(step)
             losses = run_step(generator, judge, pairs, phase, recipe, rng, perceptual)
         _update(generator.filler, optimisers[0], losses.generator, rate, recipe)
@@ -213,7 +219,7 @@ def measure(generator: DetectFill, batches: list[Pairs], lpips: LPIPS | None) ->
     for pairs in batches:
         pictures = {"nothing": pairs.damaged}
         for name, sees in (("erased", 0.0), ("seen", 1.0)):
-            with torch.autocast("cpu", torch.bfloat16):
+            with in_precision():
                 filled = generator.fill(pairs.damaged, pairs.mask, torch.full_like(pairs.mask, sees))
             pictures[name] = torch.lerp(pairs.damaged, filled, pairs.mask)
         for index in pairs.mask.flatten(1).any(dim=1).nonzero().flatten().tolist():
@@ -230,7 +236,7 @@ def shift_variance(generator: DetectFill, batches: list[Pairs]) -> float:
     """Levels by which what is painted differs, on average, when the tile lies two samples farther on."""
     differences = []
     for pairs in batches[:2]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), in_precision():
             erased = torch.zeros_like(pairs.mask)
             here = generator.fill(pairs.damaged, pairs.mask, erased)
             moved = [each.roll((2, 2), dims=(2, 3)) for each in (pairs.damaged, pairs.mask, erased)]

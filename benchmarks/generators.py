@@ -2,7 +2,7 @@
 
 The original is run as its notebook does: eager, float32, batches of 8, every tile painted. Ours looks at every tile, in
 batches of 8, and looks again at all of them and fills them, or at every tenth; as the service runs it, and otherwise:
-in the other precision, by torch one layer after the other, and with `--compile` by torch.compile.
+in the other precisions that the processor has, and by torch, one layer after the other.
 
 Times are of computing, not of waiting: processor time, which others on the machine hardly change. Prints a Markdown
 table of medians over `--rounds`, in which every candidate has its turn.
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
-from restoration.generator import DetectFill, Generator, Pix2Pix
+from restoration.generator import Generator, Pix2Pix
 from restoration.passes import look_turned
-from restoration.release import list_releases, load_generator, read_release
+from restoration.release import Release, list_releases, load_generator, read_release
+from restoration.restorer import Restorer
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
 CPU = torch.device("cpu")
@@ -30,20 +31,26 @@ TENTH = 10
 Candidate = Callable[[Tensor, Tensor], object]
 
 
+def newest_release() -> Release:
+    return read_release(STORE, list_releases(STORE)[-1])
+
+
 def newest_generator() -> Generator:
-    return load_generator(read_release(STORE, list_releases(STORE)[-1]))
+    return load_generator(newest_release())
 
 
-def ours(precision: Precision, *, compiles: bool = True) -> DeviceGenerator:
-    return DeviceGenerator(newest_generator(), CPU, precision, batch_size=BATCH_SIZE, compiles=compiles)
+def served_in(precision: Precision) -> DeviceGenerator:
+    return Restorer.load(newest_release(), device="cpu", precision=precision, batch_size=BATCH_SIZE).generator
 
 
-def compiled(precision: Precision) -> DeviceGenerator:
-    network = newest_generator()
-    assert isinstance(network, DetectFill)
-    for part in network.children():
-        part.compile()
-    return DeviceGenerator(network, CPU, precision, batch_size=BATCH_SIZE, compiles=False)
+def by_torch(precision: Precision) -> DeviceGenerator:
+    return DeviceGenerator(newest_generator(), CPU, precision, batch_size=BATCH_SIZE, compiles=False)
+
+
+def precisions_here() -> list[Precision]:
+    """Those that are worth asking for on this processor: what `auto` takes first, then float32."""
+    served = choose_precision(CPU)
+    return [served, "float32"] if served != "float32" else [served]
 
 
 def original() -> Candidate:
@@ -82,21 +89,17 @@ def computing_seconds(candidate: Candidate, tiles: Tensor, mask: Tensor) -> floa
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--compile", action="store_true", help="needs a C++ compiler, and a minute")
     asked = arguments.parse_args()
-    served = choose_precision(CPU)
-    other: Precision = "float32" if served == "bfloat16" else "bfloat16"
-    generator = ours(served)
+    served, *others = precisions_here()
+    generator, in_torch = served_in(served), by_torch("float32" if served == "int8" else served)
     candidates = {
         "the original": original(),
         f"ours, as served ({served}, OpenVINO)": all_of_it(generator),
         "ours, detector alone": detect_only(generator),
-        f"ours, {other}": all_of_it(ours(other)),
-        "ours, by torch": all_of_it(by_torch := ours(served, compiles=False)),
-        "ours, by torch, detector alone": detect_only(by_torch),
+        **{f"ours, {other}": all_of_it(served_in(other)) for other in others},
+        f"ours, by torch ({in_torch.precision})": all_of_it(in_torch),
+        "ours, by torch, detector alone": detect_only(in_torch),
     }
-    if asked.compile:
-        candidates["ours, by torch.compile"] = all_of_it(compiled(served))
     rng = torch.Generator().manual_seed(0)
     tiles = torch.rand(BATCH_SIZE, 3, TILE_PX, TILE_PX, generator=rng)
     mask = (torch.rand(BATCH_SIZE, 1, TILE_PX, TILE_PX, generator=rng) < 0.1).float()

@@ -5,23 +5,17 @@ one by one. Compiled as a whole they are computed with the convolution before th
 ([why](../docs/decisions/0049-openvino-convolves-on-a-cpu.md)).
 """
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from restoration.generator import LEAK, ResidualConv, UNet
-
-# As if it were not installed, which OpenVINO provides for: imported, it calls a server of its makers' by name
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino  # noqa: E402
-from openvino import opset13 as ops  # noqa: E402
+from restoration.generator import UNet
+from restoration.openvino_models import Extent, Quantising, Watching, convolved, mean_extent, translate
+from restoration.quiet_openvino import openvino
 
 CORE = openvino.Core()
 """The only one, and for as long as the process lives: it gives the thread that first compiles a stack for signals (AMX
@@ -40,15 +34,35 @@ class CompiledConvolutions:
         """dtype: bfloat16 or float32. num_threads: 0 for as many as torch has when the first tile comes."""
         self._dtype = dtype
         self._num_threads = num_threads
+        self._watched: list[list[Extent]] | None = None
+        """Of each tile, while it is noted."""
+        self.extents: list[Extent] = []
+        """Of what is convolved on the way up, in order, if that is quantised."""
         self._forget()
 
     def _forget(self) -> None:
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[torch.Size, ...], _Compiled] = {}
 
+    def watch(self) -> None:
+        """Note of each tile that comes how far reaches what is convolved on the way up, for `quantise`.
+
+        Neither is to be called while any tile is computed.
+        """
+        self._watched = []
+        self._forget()
+
+    def quantise(self) -> None:
+        """From now on the way up is computed with integers of 8 bits that reach as far as what was seen since `watch`,
+        the mean over its tiles. If there were none nothing changes."""
+        tiles = self._watched or []
+        self.extents = [mean_extent(extents) for extents in zip(*tiles, strict=True)]
+        self._watched = None
+        self._forget()
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy compiles its own."""
-        return {"_dtype": self._dtype, "_num_threads": self._num_threads}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_compiling", "_compiled")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -69,6 +83,8 @@ class CompiledConvolutions:
                 request = requests[index % len(requests)]
                 if index >= len(requests):
                     answers[index - len(requests)] = request.answer()
+                    if self._watched is not None:
+                        self._watched.append(request.extents())
                 if index < num_tiles:
                     request.start([tiles[index] for tiles in inputs])
         return answers
@@ -82,8 +98,13 @@ class CompiledConvolutions:
         with self._compiling:
             if shapes not in self._compiled:
                 num_threads = self._num_threads or torch.get_num_threads()
-                self._compiled[shapes] = _Compiled(_translate(network, shapes), self._dtype, num_threads)
+                self._compiled[shapes] = _Compiled(self._translate(network, shapes), self._dtype, num_threads)
             return self._compiled[shapes]
+
+    def _translate(self, network: UNet, shapes: Sequence[torch.Size]) -> openvino.Model:
+        if self._watched is not None:
+            return translate(network, shapes, Watching())
+        return translate(network, shapes, Quantising(self.extents) if self.extents else convolved)
 
 
 class _Compiled:
@@ -137,57 +158,7 @@ class _Request:
         self._request.wait()
         return torch.from_numpy(self._request.output_tensors[0].data)[0]
 
-
-def _translate(network: UNet, shapes: Sequence[torch.Size]) -> openvino.Model:
-    """`network.convolve` of one tile. shapes: (C, H, W) of each input."""
-    inputs = [ops.parameter([1, *shape], openvino.Type.f32) for shape in shapes]
-    x = _convolved(network.stem, ops.space_to_depth(inputs[0], "depth_first", 2))
-    if network.further_stem is not None:
-        x = ops.add(x, _convolved(network.further_stem, inputs[1]))
-    x = _activated(x)
-    skips = []
-    for encoder, down in zip(network.encoders, network.downs, strict=True):
-        x = _residual(encoder, x)
-        skips.append(x)
-        x = _activated(_convolved(down, x))
-    for block in network.context:
-        x = _residual(block, x)
-    for up, decoder in zip(reversed(network.ups), reversed(network.decoders), strict=True):
-        x = _residual(decoder, ops.add(_enlarged(_convolved(up, x)), skips.pop()))
-    answers = _convolved(_as_one(network.heads), x)
-    return openvino.Model([ops.depth_to_space(answers, "depth_first", 2)], inputs, "convolutions")
-
-
-def _as_one(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
-    """That answers what they do, one after the other; of 3 x 3 or 1 x 1 each, with a bias."""
-    together = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 3, padding=1)
-    around = [(3 - conv.kernel_size[0]) // 2 for conv in convs]
-    together.weight.data = torch.cat([F.pad(conv.weight, [px] * 4) for conv, px in zip(convs, around, strict=True)])
-    together.bias = nn.Parameter(torch.cat([conv.bias for conv in convs if conv.bias is not None]))
-    return together
-
-
-def _convolved(conv: nn.Module, x: openvino.Node) -> openvino.Node:
-    assert isinstance(conv, nn.Conv2d)
-    padding = [int(amount) for amount in conv.padding]
-    weight = ops.constant(conv.weight.detach().numpy())
-    convolved = ops.convolution(x, weight, conv.stride, padding, padding, conv.dilation)
-    if conv.bias is None:
-        return convolved
-    return ops.add(convolved, ops.constant(conv.bias.detach().view(1, -1, 1, 1).numpy()))
-
-
-def _residual(block: nn.Module, x: openvino.Node) -> openvino.Node:
-    assert isinstance(block, ResidualConv)
-    return ops.add(x, _activated(_convolved(block.conv, x)))
-
-
-def _activated(x: openvino.Node) -> openvino.Node:
-    return ops.prelu(x, ops.constant([LEAK], openvino.Type.f32))
-
-
-def _enlarged(x: openvino.Node) -> openvino.Node:
-    """Each sample becomes two by two."""
-    factors, axes = ops.constant([2.0, 2.0], openvino.Type.f32), ops.constant([2, 3], openvino.Type.i32)
-    nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return ops.interpolate(x, factors, "nearest", "scales", axes=axes, **nearest)
+    def extents(self) -> list[Extent]:
+        """Of what was watched, in the order in which it was translated; once it is answered."""
+        seen = [tensor.data.copy() for tensor in self._request.output_tensors[1:]]
+        return [Extent(low, high) for low, high in zip(seen[::2], seen[1::2], strict=True)]

@@ -15,10 +15,16 @@ from restoration.errors import InvalidOption
 from restoration.freed_memory import keep_freed_memory
 from restoration.generator import Generator, UNet
 
-Precision = Literal["bfloat16", "float32"]
-PrecisionChoice = Literal["auto", "bfloat16", "float32"]
+Precision = Literal["bfloat16", "float32", "int8"]
+"""int8: float32, of which what is safely quantised is once it is known how far it reaches, see
+`DeviceGenerator.quantise`."""
+PrecisionChoice = Literal["auto", "bfloat16", "float32", "int8"]
 
-DTYPES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES: dict[Precision, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "int8": torch.float32,
+}
 
 CPU_BATCH_SIZE = 8
 
@@ -197,6 +203,15 @@ class DeviceGenerator:
             for _ in range(self.calls_at_once):  # on each stream of a GPU in its turn
                 ask()
 
+    def quantise(self, exercise: Callable[[], object]) -> None:
+        """Make the precision int8 what it says. exercise: has this restore something; networks that it does not ask
+        stay in float32. To be called before anybody else asks."""
+        for compiled in self._compiled:
+            compiled.watch()
+        exercise()
+        for compiled in self._compiled:
+            compiled.quantise()
+
     def give_back_memory(self) -> None:
         """To be called after `warm_up` and a self-test, before anybody asks: what a network needs to compute it has
         again once it is asked, and the denoiser seldom is."""
@@ -315,23 +330,37 @@ def choose_batch_size(device: torch.device) -> int:
 
 
 def choose_precision(device: torch.device, precision: PrecisionChoice = "auto") -> Precision:
-    """`auto`: bfloat16 wherever the hardware multiplies it natively, because emulated it is slower than float32."""
+    """`auto`: bfloat16 wherever the hardware multiplies it natively, because emulated it is slower than float32; else
+    int8 where it multiplies that. Raises InvalidOption for what is not known, or for int8 where it would not be."""
     if precision not in get_args(PrecisionChoice):
         raise InvalidOption(f"precision is {precision!r}, expected one of {', '.join(get_args(PrecisionChoice))}")
+    multiplies_int8 = device.type == "cpu" and _cpu_multiplies_int8()
+    if precision == "int8" and not multiplies_int8:
+        raise InvalidOption(
+            "precision is int8, but this device has no instructions for it; use auto, bfloat16 or float32"
+        )
     if precision != "auto":
         return precision
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
-    return "bfloat16" if native else "float32"
+    if native:
+        return "bfloat16"
+    return "int8" if multiplies_int8 else "float32"
 
 
 def _can_compile(device: torch.device, precision: Precision) -> bool:
     """Without hardware for it OpenVINO would compute bfloat16 in float32."""
-    return device.type == "cpu" and (precision == "float32" or _cpu_has_bfloat16())
+    return device.type == "cpu" and (precision != "bfloat16" or _cpu_has_bfloat16())
 
 
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _cpu_multiplies_int8() -> bool:
+    """VNNI: four products of integers for one of floats."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
 def _prepare(generator: Generator, device: torch.device, precision: Precision) -> Generator:

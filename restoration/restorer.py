@@ -282,7 +282,7 @@ class Restorer:
 
     @classmethod
     def load(cls, release: Release, **settings: Unpack[LoadSettings]) -> Self:
-        """Build, load, warm up, run the golden photo.
+        """Build, load, warm up, run the golden photo. In int8 that photo says how far what is quantised reaches.
 
         Raises ReleaseInvalid if the release cannot be loaded or fails its self-test, InvalidOption for a device,
         precision or batch size that cannot be had here.
@@ -294,8 +294,11 @@ class Restorer:
         generator = DeviceGenerator(
             load_generator(release), device, precision, batch_size=batch_size, num_threads=num_threads
         )
+        golden = read_golden(release)
+        if precision == "int8":
+            generator.quantise(lambda: restore_photo(golden.damaged, generator))
         generator.warm_up(TILE_PX)
-        check_golden(release, read_golden(release), generator)
+        check_golden(release, golden, generator)
         generator.give_back_memory()
         return cls(release, generator)
 

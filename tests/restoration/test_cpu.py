@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from typing import get_args
 
 import openvino
 import pytest
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from restoration import cpu, device
 from restoration.cpu import CORE, CompiledConvolutions
-from restoration.device import DeviceGenerator
+from restoration.device import DTYPES, DeviceGenerator, Precision
 from restoration.generator import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
+from restoration.release import Release
+from restoration.restorer import Restorer
 
 from .small_generator import make_generator
 
@@ -77,20 +80,106 @@ def test_what_is_compiled_answers_as_torch_does(name: str) -> None:
         torch.testing.assert_close(answer, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def compiled_for(network: UNet, precision: Precision, num_threads: int) -> CompiledConvolutions:
+    """int8 with what it sees of some tiles."""
+    compiled = network.compiled = CompiledConvolutions(DTYPES[precision], num_threads)
+    if precision == "int8":
+        compiled.watch()
+        network.answer(random_planes(3, 3, seed=2))
+        compiled.quantise()
+    return compiled
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
 def test_a_tile_gets_the_same_bits_in_any_call_from_any_thread_and_with_any_number_of_threads(
-    dtype: torch.dtype,
+    precision: Precision,
 ) -> None:
     network, tiles, told = telling(), random_planes(7, 3), random_planes(7, 4, 32)
-    network.compiled = CompiledConvolutions(dtype, 1)
+    compiled_for(network, precision, 1)
     expected = network.answer(tiles, told)
     for num_threads in (1, 2, 3):
-        network.compiled = CompiledConvolutions(dtype, num_threads)
+        compiled_for(network, precision, num_threads)
         some = [slice(first, first + count) for count in (1, 2, 3, 7) for first in range(8 - count)]
         with ThreadPoolExecutor(4) as callers:
             answers = list(callers.map(lambda part: network.answer(tiles[part], told[part]), some))
         for part, answer in zip(some, answers, strict=True):
             assert all(torch.equal(of_part, of_all[part]) for of_part, of_all in zip(answer, expected, strict=True))
+
+
+# --- quantised ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_quantised_is_near_to_what_is_not(name: str) -> None:
+    make, ask = NETWORKS[name]
+    network = with_random_weights(make())
+    compiled = network.compiled = CompiledConvolutions(torch.float32, 1)
+    expected = ask(network)
+    compiled.watch()
+    for seen, wanted in zip(ask(network), expected, strict=True):
+        torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=1e-5)
+    compiled.quantise()
+    answers = ask(network)
+    assert any(not torch.equal(answer, wanted) for answer, wanted in zip(answers, expected, strict=True))
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert (answer - wanted).std() < 0.03 * wanted.std()
+
+
+def test_what_is_watched_is_what_reaches_the_convolutions_on_the_way_up() -> None:
+    network, tiles = telling(), random_planes(2, 3)
+    reached: list[Tensor] = []
+    on_the_way_up = [*(block.conv for block in network.context), network.ups[1], network.decoders[1].conv]
+    on_the_way_up += [network.ups[0], network.decoders[0].conv, network.head]
+    for conv in on_the_way_up:
+        conv.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0]))
+    network.convolve(tiles)
+    compiled = network.compiled = CompiledConvolutions(torch.float32, 2)
+    compiled.watch()
+    network.answer(tiles)
+    compiled.quantise()
+    assert len(compiled.extents) == len(reached)
+    for extent, planes in zip(compiled.extents, reached, strict=True):
+        for found, expected in ((extent.low, planes.amin((2, 3))), (extent.high, planes.amax((2, 3)))):
+            torch.testing.assert_close(torch.from_numpy(found), expected.mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_was_asked_nothing_is_not_quantised() -> None:
+    network, tiles = telling(), random_planes(1, 3)
+    compiled = network.compiled = CompiledConvolutions(torch.float32, 1)
+    (expected, _) = network.answer(tiles)
+    compiled.watch()
+    compiled.quantise()
+    assert torch.equal(network.answer(tiles)[0], expected)
+
+
+def test_channels_in_which_nothing_is_are_quantised_to_nothing() -> None:
+    """A head that training has not yet touched, a picture that is black."""
+    network, black = telling(), torch.zeros(1, 3, 64, 64)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias") or name.startswith("head"):
+            parameter.data.zero_()
+    compiled = network.compiled = CompiledConvolutions(torch.float32, 1)
+    compiled.watch()
+    network.answer(black)
+    compiled.quantise()
+    assert all((answer == 0.0).all() for answer in network.answer(black))
+
+
+def test_a_release_in_int8_answers_about_as_it_does_in_float32(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        device, "_cpu_multiplies_int8", lambda: True
+    )  # without instructions for it it is slow, not wrong
+    tiles = random_planes(2, 3, 256) + 0.5
+    exact, quantised = (Restorer.load(release, device="cpu", precision=each) for each in ("float32", "int8"))
+    assert (quantised.precision, quantised.generator.arithmetic) == ("int8", "cpu int8")
+    expected, found = (each.generator.detect(tiles) for each in (exact, quantised))
+    assert not torch.equal(found, expected)
+    assert (found - expected).abs().mean() < 0.01
+
+
+# --- and whatever the precision --------------------------------------------------------------------------------------
 
 
 def test_each_size_of_tiles_is_compiled_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +198,11 @@ def test_each_size_of_tiles_is_compiled_once_whoever_asks(monkeypatch: pytest.Mo
     assert len(compiled) == 2
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("copy", [deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-def test_a_copy_compiles_its_own(copy: Callable[[UNet], UNet]) -> None:
+def test_a_copy_compiles_its_own(copy: Callable[[UNet], UNet], precision: Precision) -> None:
     network, tiles = telling(), random_planes(1, 3)
-    network.compiled = CompiledConvolutions(torch.float32, 1)
+    compiled_for(network, precision, 1)
     (logits, _), other = network.answer(tiles), copy(network)
     assert torch.equal(other.answer(tiles)[0], logits)
     other.head.weight.data.zero_()  # whose weights they are shows where nothing is compiled yet

@@ -131,7 +131,34 @@ def test_batch_norm_keeps_its_statistics_in_float32():
 def test_auto_finds_a_device_and_a_precision():
     device = choose_device("auto")
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert choose_precision(device, "auto") in ("bfloat16", "float32")
+    assert choose_precision(device, "auto") in ("bfloat16", "float32", "int8")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [
+        ({"avx512_bf16", "avx512_vnni"}, "bfloat16"),
+        ({"amx_bf16"}, "bfloat16"),
+        ({"avx512_vnni"}, "int8"),
+        ({"avx_vnni"}, "int8"),
+        ({"avx2"}, "float32"),
+    ],
+)
+def test_auto_is_what_the_processor_has_instructions_for(
+    capabilities: set[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
+    assert choose_precision(CPU) == chosen
+
+
+def test_int8_is_refused_where_it_would_gain_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    assert choose_precision(CPU, "int8") == "int8"
+    with pytest.raises(InvalidOption, match="int8"):
+        choose_precision(torch.device("cuda"), "int8")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(InvalidOption, match="no instructions"):
+        choose_precision(CPU, "int8")
 
 
 def test_a_precision_that_was_asked_for_is_used():
