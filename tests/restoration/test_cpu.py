@@ -275,7 +275,7 @@ def test_without_hardware_for_bfloat16_torch_computes_it(monkeypatch: pytest.Mon
 
 
 def test_warming_up_compiles_what_a_photo_asks_for() -> None:
-    generator = DeviceGenerator(make_generator(), CPU, "bfloat16")
+    generator = DeviceGenerator(make_generator(), CPU, "float32")
     generator.warm_up(256)
     for network in (generator._generator.detector, generator._generator.filler):
         assert isinstance(network.compiled, CompiledConvolutions)
