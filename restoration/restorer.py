@@ -253,7 +253,8 @@ def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:
 
     Not where the caller forced the repair: what the detector does not take for damage would come back as it was.
     """
-    return np.ones_like(mask) if options.damage is None else ~options.damage
+    everywhere = np.broadcast_to(np.True_, mask.shape)  # a scan's would be 100 MB where most is held
+    return everywhere if options.damage is None else ~options.damage
 
 
 @contextmanager

@@ -177,6 +177,8 @@ def test_a_release_in_int8_answers_about_as_it_does_in_float32(
     expected, found = (each.generator.detect(tiles) for each in (exact, quantised))
     assert not torch.equal(found, expected)
     assert (found - expected).abs().mean() < 0.01
+    again = Restorer.load(release, device="cpu", precision="int8", num_threads=1)
+    assert torch.equal(again.generator.detect(tiles), found)
 
 
 # --- and whatever the precision --------------------------------------------------------------------------------------
