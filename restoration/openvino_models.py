@@ -24,8 +24,10 @@ output channel has, where all inputs share one (SmoothQuant, Xiao et al. 2022, a
 LEAST_AMPLITUDE = 1e-3
 """Of an input channel, or of its weights, over the largest."""
 TINY = 1e-12
+"""Of a range, so that one of nothing is no division by 0."""
 
 Convolving = Callable[[nn.Module, openvino.Node], openvino.Node]
+"""`convolved`, or what takes its place: of an `nn.Conv2d` and its input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +141,9 @@ def _biased(conv: nn.Conv2d, x: openvino.Node) -> openvino.Node:
     return x if conv.bias is None else ops.add(x, _per_channel(conv.bias.detach().numpy()))
 
 
-def _residual(block: nn.Module, x: openvino.Node, convolved: Convolving) -> openvino.Node:
+def _residual(block: nn.Module, x: openvino.Node, convolving: Convolving) -> openvino.Node:
     assert isinstance(block, ResidualConv)
-    return ops.add(x, _activated(convolved(block.conv, x)))
+    return ops.add(x, _activated(convolving(block.conv, x)))
 
 
 def _activated(x: openvino.Node) -> openvino.Node:
