@@ -177,8 +177,11 @@ class DeviceGenerator:
 
     @property
     def calls_at_once(self) -> int:
-        """See `TileGenerator.calls_at_once`. All threads of a CPU compute one."""
-        return cuda.NUM_AT_ONCE if self._cuda else 1
+        """See `TileGenerator.calls_at_once`. A CPU's threads compute one after the other; of what is compiled a second
+        call keeps them busy while the first one's tiles are prepared and made use of by torch."""
+        if self._cuda:
+            return cuda.NUM_AT_ONCE
+        return 2 if self._compiled else 1
 
     @property
     def arithmetic(self) -> str:
@@ -200,7 +203,7 @@ class DeviceGenerator:
         if self.has_denoiser:
             asked.append(partial(self.denoise, tiles))
         for ask in asked:
-            for _ in range(self.calls_at_once):  # on each stream of a GPU in its turn
+            for _ in range(cuda.NUM_AT_ONCE if self._cuda else 1):  # on each stream in its turn
                 ask()
 
     def quantise(self, exercise: Callable[[], object]) -> None:
