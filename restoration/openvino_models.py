@@ -39,9 +39,12 @@ class Extent:
 
 
 def mean_extent(extents: Sequence[Extent]) -> Extent:
-    """A tile's extremes are few samples, which may be clipped; those of all tiles would take most levels from the
-    others."""
-    return Extent(np.mean([each.low for each in extents], axis=0), np.mean([each.high for each in extents], axis=0))
+    """The same to the bit in whichever order the tiles came: threads may have computed them.
+
+    A tile's extremes are few samples, which may be clipped; those of all tiles would take most levels from the others.
+    """
+    lows, highs = zip(*((each.low, each.high) for each in extents), strict=True)
+    return Extent(*(np.sort(ends, axis=0).mean(axis=0) for ends in (lows, highs)))
 
 
 class Watching:

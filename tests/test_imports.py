@@ -161,7 +161,7 @@ json.dump(actions, sys.stdout)
 def test_importing_does_nothing(tmp_path: Path) -> None:
     paths = [path for package in PACKAGES for path in modules_of(package)]
     names = {
-        # imported by itself OpenVINO tells its makers: it is watched, too, as `restoration.cpu` imports it
+        # imported by itself OpenVINO tells its makers: it is watched, too, as `restoration.quiet_openvino` imports it
         "third_party": sorted({name for path in paths for name in third_party_imports(path)} - {"openvino"}),
         "ours": [module_name(path) for path in paths],
     }

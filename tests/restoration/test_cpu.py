@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import openvino
 import pytest
 import torch
@@ -19,6 +20,7 @@ from restoration import cpu, device
 from restoration.cpu import CORE, CompiledConvolutions
 from restoration.device import DTYPES, DeviceGenerator, Precision
 from restoration.generator import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
+from restoration.openvino_models import Extent, mean_extent
 from restoration.release import Release
 from restoration.restorer import Restorer
 
@@ -143,6 +145,14 @@ def test_what_is_watched_is_what_reaches_the_convolutions_on_the_way_up() -> Non
             torch.testing.assert_close(torch.from_numpy(found), expected.mean(0), rtol=1e-4, atol=1e-4)
 
 
+def test_in_which_order_tiles_are_watched_makes_no_difference() -> None:
+    rng = np.random.default_rng(0)
+    extents = [Extent(*rng.normal(size=(2, 16)).astype(np.float32)) for _ in range(50)]
+    there, back = mean_extent(extents), mean_extent(extents[::-1])
+    assert np.array_equal(there.low, back.low)
+    assert np.array_equal(there.high, back.high)
+
+
 def test_a_network_that_was_asked_nothing_is_not_quantised() -> None:
     network, tiles = telling(), random_planes(1, 3)
     compiled = network.compiled = CompiledConvolutions(torch.float32, 1)
@@ -168,9 +178,7 @@ def test_channels_in_which_nothing_is_are_quantised_to_nothing() -> None:
 def test_a_release_in_int8_answers_about_as_it_does_in_float32(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        device, "_cpu_multiplies_int8", lambda: True
-    )  # without instructions for it it is slow, not wrong
+    monkeypatch.setattr(device, "_cpu_multiplies_int8", lambda: True)  # where it does not it is slow, not wrong
     tiles = random_planes(2, 3, 256) + 0.5
     exact, quantised = (Restorer.load(release, device="cpu", precision=each) for each in ("float32", "int8"))
     assert (quantised.precision, quantised.generator.arithmetic) == ("int8", "cpu int8")
