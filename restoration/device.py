@@ -296,7 +296,7 @@ class DeviceGenerator:
 
     def _compute_batch(self, network: Callable[..., Tensor], batch_size: int, inputs: tuple[Tensor, ...]) -> Tensor:
         if self._compiled:
-            return network(*inputs)
+            return network(*(tiles.contiguous() for tiles in inputs))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             if self._cuda:
                 return self._cuda.compute(network, batch_size, inputs)

@@ -299,7 +299,8 @@ class KeepingUNet(UNet):
     def keep(self, x: Tensor, paint: Tensor, keep_logits: Tensor) -> Tensor:
         """paint: (N, out, T, T); keep_logits: (N, 1, T, T); see `forward` for the others."""
         kept = torch.sigmoid(keep_logits.float())
-        return paint.float() + kept * x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
+        seen = x[:, : paint.shape[1]].float()  # bfloat16 would round what is kept to a level
+        return paint.float().addcmul(kept, seen)
 
 
 class PrefilledUNet(KeepingUNet):
@@ -325,8 +326,8 @@ class PrefilledUNet(KeepingUNet):
 
     def fill(self, x: Tensor, smooth: Tensor) -> Tensor:
         """x: (N, in, T, T), the first `out` of its channels being what is seen; smooth: (N, out, T, T)."""
-        paint, keep_logits, take_logits = self.answer(x, F.avg_pool2d(smooth, 2))
-        return self.keep(x, paint, keep_logits) + torch.sigmoid(take_logits.float()) * smooth
+        paint, keep_logits, take_logits = self.answer(x, _halve(smooth))
+        return self.keep(x, paint, keep_logits).addcmul(torch.sigmoid(take_logits.float()), smooth)
 
 
 def _share_head(channels: int, logit: float) -> nn.Conv2d:
@@ -450,9 +451,28 @@ def fill_smoothly(tiles: Tensor, mask: Tensor) -> Tensor:
     known = coarsest[:, -1:]
     filled = torch.where(known > 0.0, coarsest[:, :-1] / known.clamp(min=1e-6), 0.5)
     for copy in reversed(copies):
-        larger = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        filled = larger.mul_(1.0 - copy[:, -1:]).add_(copy[:, :-1])
+        filled = _double_softly(filled).mul_(1.0 - copy[:, -1:]).add_(copy[:, :-1])
     return filled
+
+
+def _double_softly(planes: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, 2 H, 2 W), interpolated as by `F.interpolate`, bilinear, in a quarter of its time on a
+    CPU."""
+    num, channels, height, width = planes.shape
+    p = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    wide = planes.new_empty(num, channels, height + 2, 2 * width)
+    wide[..., 0::2] = torch.lerp(p[..., 1:-1], p[..., :-2], 0.25)
+    wide[..., 1::2] = torch.lerp(p[..., 1:-1], p[..., 2:], 0.25)
+    doubled = planes.new_empty(num, channels, 2 * height, 2 * width)
+    doubled[:, :, 0::2] = torch.lerp(wide[:, :, 1:-1], wide[:, :, :-2], 0.25)
+    doubled[:, :, 1::2] = torch.lerp(wide[:, :, 1:-1], wide[:, :, 2:], 0.25)
+    return doubled
+
+
+def _halve(planes: Tensor) -> Tensor:
+    """Means of 2 x 2: (N, C, H, W) to (N, C, H / 2, W / 2), in a fraction of `F.avg_pool2d`'s time on a CPU."""
+    rows = planes[:, :, 0::2] + planes[:, :, 1::2]
+    return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
 
 
 def _halve_softly(planes: Tensor) -> Tensor:
@@ -573,8 +593,8 @@ class DetectFill(Generator):
         """`fill` before clipping, for the loss: a clipped sample would have no gradient."""
         see_through = torch.ones_like(mask) if conditions is None else conditions
         erased = mask * (1.0 - see_through)
-        seen = tiles * (1.0 - erased) + ERASED * erased
-        planes = torch.cat([seen - 0.5, mask, mask * see_through], dim=1)
+        seen_less_grey = (tiles - ERASED) * (1.0 - erased)
+        planes = torch.cat([seen_less_grey, mask, mask * see_through], dim=1)
         if isinstance(self.filler, PrefilledUNet):
             from_grey = self.filler.fill(planes, fill_smoothly(tiles, mask) - 0.5)
         else:

@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from scipy.special import expit, logit
 from torch import Tensor
 
 from restoration.device import TileGenerator
@@ -177,12 +176,12 @@ class TilePass:
         num_planes = 1 + num_told
         for box, band in blend_tiles(plan, (each[:, :, :num_planes] for each in answers), num_channels=num_planes):
             tells_next[box] = band_to_samples(band[:, :, 1:])
-            certain = band[:, :, :1]
+            certain = band[:, :, 0]
             if self.num_turns > 1:
-                logits = seen.logits[box]
-                logits += logit(np.clip(certain[:, :, 0], LEAST_DOUBT, 1.0 - LEAST_DOUBT))
-                certain = expit(logits[:, :, None].astype(np.float32) / np.float32(turn + 1))
-            np.copyto(seen.damage_map[box], band_to_samples(certain)[:, :, 0], where=suspects[box])
+                logits = torch.from_numpy(seen.logits[box])
+                logits += torch.logit(torch.from_numpy(certain), LEAST_DOUBT)
+                certain = torch.sigmoid(logits.float() / (turn + 1)).numpy()
+            np.copyto(seen.damage_map[box], band_to_samples(certain), where=suspects[box])
             give_back_freed_memory(seen.damage_map.size)
         return tells_next if num_told else None
 

@@ -27,7 +27,7 @@ BAND_PX = 256  # rows that are converted, copied or compared at a time, so that 
 BOX_PX = 32  # and of what is set of a mask, so that little else is looked at
 # ITU-R BT.601 in 16-bit fixed point, as Pillow has it; the weights sum to 65536, so grey keeps its value.
 _LUMA_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _OPAQUE = 255
 
 
@@ -94,7 +94,7 @@ class Direct:
 
     def add(self, samples: Samples, corrections: Floats) -> Samples:
         if self.num_colours == 1:
-            luma = (corrections @ LUMA)[:, :, None]
+            luma = luma_of(corrections)[:, :, None]
             corrections = -luma if self.is_inverted else luma
         corrected = samples.copy()
         corrected[:, :, : self.num_colours] = _added(samples[:, :, : self.num_colours], corrections)
@@ -265,6 +265,16 @@ def boxes_of(mask: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
         columns = np.flatnonzero(np.logical_or.reduce(mask[top : top + BOX_PX], axis=0))
         if len(columns):
             yield slice(top, min(top + BOX_PX, mask.shape[0])), slice(int(columns[0]) & ~1, int(columns[-1]) + 1)
+
+
+def luma_of(colours: Samples | Floats) -> Floats:
+    """(..., 3) to (...), in their own scale.
+
+    Not a matrix product: threads of a BLAS go on waiting for the next one for as long as a small photo takes in all.
+    """
+    red, green, blue = (colours[..., channel] * weight for channel, weight in enumerate(_LUMA))
+    luma: Floats = red + green + blue
+    return luma
 
 
 def _added(samples: AnySamples, corrections: Floats) -> AnySamples:

@@ -34,7 +34,7 @@ from restoration.golden import check_golden, read_golden
 from restoration.masks import grade_damage
 from restoration.passes import TILE_PX, Pass, ResizePass, TilePass
 from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
-from restoration.photo_colours import LUMA, bands_of
+from restoration.photo_colours import bands_of, luma_of
 from restoration.pyramid import PyramidPass
 from restoration.release import Release, load_generator
 from restoration.stores import Store
@@ -193,7 +193,7 @@ def denoise_samples(
         for top, band in TilePass(generator, offset_px=offset_px).corrections(seen):
             band *= np.float32(options.denoise)
             if is_grey:
-                band[:] = (band @ LUMA)[:, :, None]
+                band[:] = luma_of(band)[:, :, None]
             if options.protect is not None:
                 band[options.protect[top : top + len(band)]] = 0.0
             yield top, band

@@ -34,7 +34,7 @@ def to_samples(picture: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uin
 
 
 def band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
-    """band: (H, W, C) float32 in [0, 1], clipped where it is not; returns the same as `dtype`, rounded to nearest.
+    """band: (H, W) or (H, W, C) float32 in [0, 1], clipped where not; returns the same as `dtype`, rounded to nearest.
 
     A few rows at a time: what comes in between takes several times as much as the samples.
     """

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from restoration.photo_colours import luma_of
+
 MAX_RESIDUAL_LEVELS = 9.0
 SHARE_WITHIN = 0.98
 """A print is in one tone if this share of its pixels differs by at most so much from the mean colour at its brightness.
 Sepia prints and tinted film were found to reach 3 to 7 levels, colour photographs, faded ones too, 16 and more."""
 NUM_SAMPLES = 200_000
 NUM_BINS = 32
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +31,14 @@ class Tone:
             return colour
         luma = np.empty(colour.shape[:2], np.uint8)
         for row, samples in enumerate(colour):  # by rows, so that no float copy of the photo is made
-            luma[row] = np.rint(samples @ _LUMA)
+            luma[row] = np.rint(luma_of(samples))
         return np.broadcast_to(luma[:, :, None], colour.shape)
 
     def lay_on(self, colour: np.ndarray, mask: np.ndarray) -> None:
         """Give the pixels of colour (H, W, 3) uint8 or uint16 under mask (H, W) bool the print's tone, in place."""
         for row, row_mask in zip(colour, mask, strict=True):
             if row_mask.any():
-                luma = row[row_mask] @ _LUMA
+                luma = luma_of(row[row_mask])
                 row[row_mask] = self._tone_deep(luma) if colour.dtype == np.uint16 else self._tone(luma)
 
     def _tone(self, luma: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def find_tone(colour: np.ndarray) -> Tone | None:
     """The tone of a photo (H, W, 3) uint8, None for a colour photograph. Measured on about `NUM_SAMPLES` pixels."""
     step = max(1, int(np.sqrt(colour.shape[0] * colour.shape[1] / NUM_SAMPLES)))
     samples = colour[::step, ::step].reshape(-1, 3).astype(np.float32)
-    luma = samples @ _LUMA
+    luma = luma_of(samples)
     chroma = [plane - luma for plane in samples.T]  # by planes: numpy takes three times as long for triples
     bins = (luma * (NUM_BINS / 256.0)).astype(np.intp)
     num_samples = np.bincount(bins, minlength=NUM_BINS)
