@@ -7,9 +7,10 @@ one by one. Compiled as a whole they are computed with the convolution before th
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,11 +83,11 @@ class CompiledConvolutions:
             for index in range(num_tiles + len(requests)):
                 request = requests[index % len(requests)]
                 if index >= len(requests):
-                    answers[index - len(requests)] = request.answer()
+                    request.wait()
                     if self._watched is not None:
                         self._watched.append(request.extents())
                 if index < num_tiles:
-                    request.start([tiles[index] for tiles in inputs])
+                    request.start(*(tiles[index : index + 1].numpy() for tiles in (*inputs, answers)))
         return answers
 
     def give_back(self) -> None:
@@ -123,10 +124,13 @@ class _Compiled:
 
     @contextmanager
     def requests(self, num_tiles: int) -> Iterator["list[_Request]"]:
-        """As many as may be computed at once of so many tiles, for nobody else until then. Where it fails they are not
-        used again: they may still be under way."""
+        """As many as may be computed at once of so many tiles, for nobody else until then, and then under way no more.
+        Where it fails they are not used again."""
         requests = [self._take() for _ in range(min(num_tiles, self._num_at_once))]
-        yield requests
+        with ExitStack() as under_way:
+            for request in requests:
+                under_way.callback(request.wait)
+            yield requests
         self._idle += requests
 
     def give_back(self) -> None:
@@ -142,23 +146,36 @@ class _Compiled:
 
 
 class _Request:
-    """Computes one tile at a time, in memory of its own: so it holds on to nobody's."""
+    """Computes one tile at a time, from the caller's memory into the caller's, and then holds on to none of it."""
 
     def __init__(self, model: openvino.CompiledModel) -> None:
         self._request = model.create_infer_request()
+        self._own = [*self._request.input_tensors, self._request.output_tensors[0]]
+        self._lent: list[np.ndarray] = []
 
-    def start(self, inputs: Sequence[Tensor]) -> None:
-        """inputs: (C, H, W) each. Whatever was started before must have been answered."""
-        for own, tile in zip(self._request.input_tensors, inputs, strict=True):
-            torch.from_numpy(own.data)[0] = tile
+    def start(self, *arrays: np.ndarray) -> None:
+        """arrays: the inputs, and where the answer goes, (1, C, H, W) float32 each, contiguous. What was started before
+        must have been waited for."""
+        self._lent = list(arrays)
+        self._use([openvino.Tensor(array, shared_memory=True) for array in arrays])
         self._request.start_async()
 
-    def answer(self) -> Tensor:
-        """(C, H, W), once it is computed; until the next start."""
-        self._request.wait()
-        return torch.from_numpy(self._request.output_tensors[0].data)[0]
+    def wait(self) -> None:
+        """Until the answer is where it goes, if anything was started."""
+        if self._lent:
+            try:
+                self._request.wait()
+            finally:
+                self._use(self._own)
+                self._lent = []
+
+    def _use(self, tensors: Sequence[openvino.Tensor]) -> None:
+        *inputs, answer = tensors
+        for index, tensor in enumerate(inputs):
+            self._request.set_input_tensor(index, tensor)
+        self._request.set_output_tensor(0, answer)
 
     def extents(self) -> list[Extent]:
-        """Of what was watched, in the order in which it was translated; once it is answered."""
+        """Of what was watched, in the order in which it was translated; once it was waited for."""
         seen = [tensor.data.copy() for tensor in self._request.output_tensors[1:]]
         return [Extent(low, high) for low, high in zip(seen[::2], seen[1::2], strict=True)]
