@@ -402,7 +402,9 @@ class Denoiser(UNet):
         planes = torch.cat([*(BAND_GAIN * band for band in bands), rest], dim=1)
         answer = super().forward(planes).float()
         added, *shares = torch.split(answer, 3, dim=1)
-        noise = sum((torch.sigmoid(share) * band for share, band in zip(shares, bands, strict=True)), -added)
+        noise = -added
+        for share, band in zip(shares, bands, strict=True):
+            noise = noise.addcmul(torch.sigmoid(share), band)
         return -_mix_channels(self.from_luma_chroma, noise)
 
 
@@ -423,13 +425,17 @@ def _soften_by_binomial(planes: Tensor, spacing_px: int) -> Tensor:
     """1-2-1 in both directions, the taps `spacing_px` apart."""
     p = spacing_px
     padded = F.pad(planes, (p, p, p, p), mode="replicate")
-    rows = padded[:, :, : -2 * p] + 2.0 * padded[:, :, p:-p] + padded[:, :, 2 * p :]
-    return (rows[..., : -2 * p] + 2.0 * rows[..., p:-p] + rows[..., 2 * p :]) / 16.0
+    rows = (padded[:, :, : -2 * p] + padded[:, :, 2 * p :]).add_(padded[:, :, p:-p], alpha=2.0)
+    softer = (rows[..., : -2 * p] + rows[..., 2 * p :]).add_(rows[..., p:-p], alpha=2.0)
+    return softer.mul_(1.0 / 16.0)
 
 
 def _mix_channels(matrix: Tensor, planes: Tensor) -> Tensor:
     """(3, 3) times (N, 3, H, W). Not a matrix product: autocast would round its samples to bfloat16."""
-    mixed: Tensor = (matrix.view(1, 3, 3, 1, 1) * planes.unsqueeze(1)).sum(dim=2)
+    first, *others = zip(matrix.view(1, 3, 3, 1, 1).unbind(dim=2), torch.split(planes, 1, dim=1), strict=True)
+    mixed = torch.mul(*first)
+    for column, plane in others:
+        mixed = mixed.addcmul_(column, plane)
     return mixed
 
 
