@@ -15,7 +15,7 @@ MAX_RESIDUAL_LEVELS = 9.0
 SHARE_WITHIN = 0.98
 """A print is in one tone if this share of its pixels differs by at most so much from the mean colour at its brightness.
 Sepia prints and tinted film were found to reach 3 to 7 levels, colour photographs, faded ones too, 16 and more."""
-NUM_SAMPLES = 200_000
+NUM_SAMPLES = 50_000
 NUM_BINS = 32
 
 
