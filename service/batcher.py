@@ -268,11 +268,9 @@ class TileBatcher:
         return max(1, generator.batch_size // 2) if self._shares_out else generator.batch_size
 
     def _share(self, num_tiles: int, most: int) -> int:
-        """How many of the tiles that wait this thread takes: idle ones get theirs, in batches of a power of two."""
-        if not self._shares_out:
-            return min(most, num_tiles)
-        num_each = -(-num_tiles // (1 + self._num_idle))
-        return min(most, 1 << (num_each - 1).bit_length())
+        """How many of the tiles that wait this thread takes: idle ones get theirs."""
+        num_sharing = 1 + self._num_idle if self._shares_out else 1
+        return min(most, -(-num_tiles // num_sharing))
 
     def _compute_batch(self, batch: list[_Part]) -> None:
         first = batch[0].call
