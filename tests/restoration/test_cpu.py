@@ -237,10 +237,10 @@ def test_no_tile_is_held_on_to() -> None:
     network = telling()
     network.compiled = CompiledConvolutions(torch.float32, 2)
     tiles = random_planes(3, 3)
-    kept = weakref.ref(tiles.untyped_storage())
-    network.answer(tiles)
-    del tiles
-    assert kept() is None
+    answers = network.answer(tiles)
+    kept = [weakref.ref(each.untyped_storage()) for each in (tiles, answers[0])]
+    del tiles, answers
+    assert [storage() for storage in kept] == [None, None]
 
 
 def test_a_tile_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,6 +334,16 @@ def test_idle_threads_share_a_call_and_its_answer_is_in_order_whoever_is_done_fi
     assert answer.result()[:, 0, 0, 0].tolist() == [2.0 * value for value in range(8)]
 
 
+def test_idle_threads_share_evenly(pair: TileBatcher, threads: ThreadPoolExecutor) -> None:
+    while pair._num_idle < 2:
+        threading.Event().wait(0.001)
+    generator = ByFirstTile(0, 3)
+    for gate in generator.gates.values():
+        gate.set()
+    threads.submit(SharedGenerator(pair, generator, job()).detect, tiles(*range(5))).result()
+    assert sorted(generator.batches) == [[0, 1, 2], [3, 4]]
+
+
 def test_threads_of_a_gpu_take_whole_batches(threads: ThreadPoolExecutor) -> None:
     batcher, generator = TileBatcher(Metrics(), num_threads=2, shares_out=False), ByFirstTile(0, 16)
     answer = threads.submit(SharedGenerator(batcher, generator, job(20)).detect, tiles(*range(20)))
