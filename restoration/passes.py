@@ -89,6 +89,17 @@ class Seen:
         self.logits = np.zeros(self.damage_map.shape, np.float16)  # what is never written costs no memory
 
 
+@dataclass(frozen=True, eq=False)
+class FilledBefore:
+    """What was filled of a photo on a smaller copy.
+
+    picture: (H, W, 3) uint8 or uint16 as the photo's colour, which is written to; where: (H, W) bool.
+    """
+
+    picture: np.ndarray
+    where: np.ndarray
+
+
 class TilePass:
     """The native pass: overlapping tiles, all over the photo to detect, around the mask to fill.
 
@@ -218,13 +229,17 @@ class TilePass:
             planes.append(cut_tiles(told, plan.halved()))
         return self._in_full_batches(zip(*planes, strict=True), look_at_batch)
 
-    def fill(self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray) -> np.ndarray:
+    def fill(
+        self, colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray, before: FilledBefore | None = None
+    ) -> np.ndarray:
+        """See `Pass.fill`. before: seen in place of the colour where it was filled, outside the mask; what is filled is
+        written into its picture, which is returned."""
         plan = plan_tiles_around(mask, tile_px=TILE_PX, overlap_px=OVERLAP_PX, margin_px=FILL_MARGIN_PX)
-        tiles = _cut_damaged_tiles(colour, mask, see_through, plan)
+        tiles = _cut_damaged_tiles(colour, mask, see_through, plan, before)
         pictures = self._in_full_batches(tiles, self._fill_batch)
-        filled = np.zeros(colour.shape, colour.dtype)  # rows that are never written cost no memory
+        filled = before.picture if before else np.zeros(colour.shape, colour.dtype)  # what is not written costs nothing
         for box, band in blend_tiles(plan, pictures):
-            filled[box] = band_to_samples(band, colour.dtype.type)
+            np.copyto(filled[box], band_to_samples(band, colour.dtype.type), where=mask[box][:, :, None])
             give_back_freed_memory(mask.size)
         return filled
 
@@ -315,10 +330,16 @@ def look_turned(look: Look, turn: int, tiles: Tensor, context: Tensor | None = N
 
 
 def _cut_damaged_tiles(
-    colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray, plan: TilePlan
+    colour: np.ndarray, mask: np.ndarray, see_through: np.ndarray, plan: TilePlan, before: FilledBefore | None
 ) -> Iterator[DamagedTile]:
-    planes = (colour, mask[:, :, None], see_through[:, :, None])
-    return zip(*(cut_tiles(plane, plan) for plane in planes), strict=True)
+    colours = cut_tiles(colour, plan)
+    if before:
+        colours = map(_filled_in, colours, cut_tiles(before.picture, plan), cut_tiles(before.where[:, :, None], plan))
+    return zip(colours, cut_tiles(mask[:, :, None], plan), cut_tiles(see_through[:, :, None], plan), strict=True)
+
+
+def _filled_in(tile: np.ndarray, picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return np.where(where, picture, tile) if where.any() else tile
 
 
 def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:

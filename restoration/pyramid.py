@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from restoration.passes import Seen, TilePass
+from restoration.passes import FilledBefore, Seen, TilePass
 from restoration.photo_colours import boxes_of, to_8_bit, to_depth
 from restoration.windows import halve_mask, largest_within, least_within, opened
 
@@ -81,11 +81,9 @@ class PyramidPass:
         halved = halve(colour)
         coarse = self.fill(halved, coarse_mask, ~halve_mask(mask & ~see_through))
         copy_where(coarse_mask, coarse, halved)  # outside the mask a fill means nothing
-        colour = put_in(halved, deep, colour)
+        before = FilledBefore(double_where(deep, halved, colour.dtype), deep)
         del halved, coarse, coarse_mask  # half of the photo's samples; what follows takes most
-        filled = self._one_pass.fill(colour, mask & ~deep, see_through)
-        copy_where(deep, colour, filled)
-        return filled
+        return self._one_pass.fill(colour, mask & ~deep, see_through, before)
 
 
 def copies_of(colour: np.ndarray) -> list[np.ndarray]:
@@ -118,15 +116,14 @@ def double(coarse: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
     return doubled
 
 
-def put_in(coarse: np.ndarray, where: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """A copy of colour, (H, W, 3) uint8 or uint16, with the doubled coarse, (h, w, 3) uint8, put in: where is (H, W)
-    bool."""
-    composed = colour.copy()
+def double_where(where: np.ndarray, coarse: np.ndarray, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> np.ndarray:
+    """where: (H, W) bool; coarse: (h, w, 3) uint8. Returns (H, W, 3) of `dtype`, the doubled coarse there, 0
+    elsewhere."""
+    doubled = np.zeros((*where.shape, 3), dtype)  # rows that are never written cost no memory
     for box in boxes_of(where):
-        np.copyto(
-            composed[box], to_depth(_double_box(coarse, where.shape, *box), colour.dtype), where=where[box][:, :, None]
-        )
-    return composed
+        colours = to_depth(_double_box(coarse, where.shape, *box), dtype)
+        np.copyto(doubled[box], colours, where=where[box][:, :, None])
+    return doubled
 
 
 def copy_where(mask: np.ndarray, source: np.ndarray, target: np.ndarray) -> None:

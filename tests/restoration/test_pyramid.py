@@ -14,7 +14,7 @@ from restoration import pyramid
 from restoration.device import DeviceGenerator
 from restoration.passes import Seen, TilePass
 from restoration.photo import decode_photo
-from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, halve, put_in
+from restoration.pyramid import RIM_PX, PyramidPass, decided_parts, deep_parts, double, double_where, halve
 from restoration.restorer import RestoreOptions, restore_photo
 from restoration.windows import halve_mask
 
@@ -128,7 +128,7 @@ def test_halving_and_doubling_keep_the_place(size):
     back = double(halve(colour)[:, :, 0], size)
     assert back.shape == size
     assert np.abs(back.astype(int) - ramp).max() <= 2
-    assert np.array_equal(put_in(halve(colour), np.ones(size, bool), np.zeros_like(colour))[:, :, 1], back)
+    assert np.array_equal(double_where(np.ones(size, bool), halve(colour), colour.dtype)[:, :, 1], back)
 
 
 def test_bands_leave_no_seam(monkeypatch):
