@@ -20,7 +20,7 @@ from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import band_to_samples, stack_tiles, to_samples
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
-from restoration.windows import halve_mask, largest_within
+from restoration.windows import copy_where, halve_mask, largest_within
 
 TILE_PX = 256
 OVERLAP_PX = 128
@@ -239,7 +239,10 @@ class TilePass:
         pictures = self._in_full_batches(tiles, self._fill_batch)
         filled = before.picture if before else np.zeros(colour.shape, colour.dtype)  # what is not written costs nothing
         for box, band in blend_tiles(plan, pictures):
-            np.copyto(filled[box], band_to_samples(band, colour.dtype.type), where=mask[box][:, :, None])
+            samples = band_to_samples(band, colour.dtype.type)
+            if before:
+                copy_where(before.where[box], filled[box], samples)
+            filled[box] = samples
             give_back_freed_memory(mask.size)
         return filled
 
@@ -339,7 +342,12 @@ def _cut_damaged_tiles(
 
 
 def _filled_in(tile: np.ndarray, picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.where(where, picture, tile) if where.any() else tile
+    """where: (T, T, 1) bool."""
+    if not where.any():
+        return tile
+    filled_in = tile.copy()
+    copy_where(where[:, :, 0], picture, filled_in)
+    return filled_in
 
 
 def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:

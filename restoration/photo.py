@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, boxes_of, to_8_bit
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import (
@@ -35,6 +35,7 @@ from restoration.photo_png import PngTraits, open_png, rewrite_png, write_png
 from restoration.photo_tiff import TiffTraits, open_tiff, rewrite_tiff, write_tiff
 from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
+from restoration.windows import boxes_of
 
 __all__ = [
     "MEDIA_TYPES",

@@ -24,7 +24,6 @@ Floats: TypeAlias = NDArray[np.float32]
 AnySamples = TypeVar("AnySamples", bound=Samples)
 
 BAND_PX = 256  # rows that are converted, copied or compared at a time, so that no second copy of a photo is made
-BOX_PX = 32  # and of what is set of a mask, so that little else is looked at
 # ITU-R BT.601 in 16-bit fixed point, as Pillow has it; the weights sum to 65536, so grey keeps its value.
 _LUMA_WEIGHTS = np.array([19595, 38470, 7471], np.uint32)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -256,15 +255,6 @@ def in_bands(convert: Callable[[Samples], Bytes], samples: Samples, num_channels
 
 def bands_of(height_px: int) -> Iterator[slice]:
     return (slice(top, min(top + BAND_PX, height_px)) for top in range(0, height_px, BAND_PX))
-
-
-def boxes_of(mask: NDArray[np.bool_]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns that together hold all that is set of a mask, (H, W) bool, `BOX_PX` rows at a time; they start
-    at even coordinates."""
-    for top in range(0, mask.shape[0], BOX_PX):
-        columns = np.flatnonzero(np.logical_or.reduce(mask[top : top + BOX_PX], axis=0))
-        if len(columns):
-            yield slice(top, min(top + BOX_PX, mask.shape[0])), slice(int(columns[0]) & ~1, int(columns[-1]) + 1)
 
 
 def luma_of(colours: Samples | Floats) -> Floats:

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from restoration.passes import FilledBefore, Seen, TilePass
-from restoration.photo_colours import boxes_of, to_8_bit, to_depth
-from restoration.windows import halve_mask, largest_within, least_within, opened
+from restoration.photo_colours import to_8_bit, to_depth
+from restoration.windows import boxes_of, copy_where, halve_mask, largest_within, least_within, opened
 
 MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
@@ -124,12 +124,6 @@ def double_where(where: np.ndarray, coarse: np.ndarray, dtype: np.dtype[np.uint8
         colours = to_depth(_double_box(coarse, where.shape, *box), dtype)
         np.copyto(doubled[box], colours, where=where[box][:, :, None])
     return doubled
-
-
-def copy_where(mask: np.ndarray, source: np.ndarray, target: np.ndarray) -> None:
-    """mask: (H, W) bool; source, target: (H, W, 3) of one depth."""
-    for box in boxes_of(mask):
-        np.copyto(target[box], source[box], where=mask[box][:, :, None])
 
 
 def _double_box(coarse: np.ndarray, size_px: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
