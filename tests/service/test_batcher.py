@@ -338,10 +338,13 @@ def test_idle_threads_share_evenly(pair: TileBatcher, threads: ThreadPoolExecuto
     while pair._num_idle < 2:
         threading.Event().wait(0.001)
     generator = ByFirstTile(0, 3)
+    answer = threads.submit(SharedGenerator(pair, generator, job()).detect, tiles(*range(5)))
+    while len(generator.batches) < 2:
+        threading.Event().wait(0.001)
+    assert sorted(generator.batches) == [[0, 1, 2], [3, 4]]
     for gate in generator.gates.values():
         gate.set()
-    threads.submit(SharedGenerator(pair, generator, job()).detect, tiles(*range(5))).result()
-    assert sorted(generator.batches) == [[0, 1, 2], [3, 4]]
+    assert answer.result()[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
 
 
 def test_threads_of_a_gpu_take_whole_batches(threads: ThreadPoolExecutor) -> None:
