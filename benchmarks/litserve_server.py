@@ -42,6 +42,8 @@ class Call:
 class InStep(InFrontOf):
     """A generator for several photos at once: when each of them waits for tiles, those of one kind are computed."""
 
+    calls_at_once = 1  # of each photo, or nobody could tell when all of them wait
+
     def __init__(self, generator: TileGenerator, num_photos: int) -> None:
         self.generator = generator
         self._num_photos = num_photos
