@@ -260,7 +260,7 @@ def bands_of(height_px: int) -> Iterator[slice]:
 def luma_of(colours: Samples | Floats) -> Floats:
     """(..., 3) to (...), in their own scale.
 
-    Not a matrix product: threads of a BLAS go on waiting for the next one for as long as a small photo takes in all.
+    Not a matrix product: for that a BLAS starts threads, which keep a core busy for 27 ms waiting for the next one.
     """
     red, green, blue = (colours[..., channel] * weight for channel, weight in enumerate(_LUMA))
     luma: Floats = red + green + blue
