@@ -37,13 +37,15 @@ class Restored:
     """A photo, restored, and what is known of it.
 
     content: the encoded photo; damage_ratio: share of the pixels that were written, in [0, 1]; model_version: the
-    release that did it; damage_map: a grey PNG, if it was asked for. The rest only a service can tell.
+    release that did it; damage_map: a grey PNG, if it was asked for; suspected_from: where nothing was restored, the
+    sensitivity from which on something would be, None if none would do. The rest only a service can tell.
     """
 
     content: bytes
     damage_ratio: float
     model_version: str
     damage_map: bytes | None = None
+    suspected_from: float | None = None
     etag: str = ""
     request_id: str = ""
     server_timing: str = ""
@@ -61,6 +63,7 @@ def read_restored(answer: httpx.Response) -> Restored:
             damage_ratio=float(answer.headers["X-Damage-Ratio"]),
             model_version=answer.headers["X-Model-Version"],
             damage_map=parts.get("damage_map"),
+            suspected_from=float(suspected) if (suspected := answer.headers.get("X-Suspected-From")) else None,
             etag=answer.headers.get("ETag", ""),
             request_id=answer.headers.get("X-Request-ID", ""),
             server_timing=answer.headers.get("Server-Timing", ""),

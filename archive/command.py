@@ -152,6 +152,8 @@ def status_command(destination: Destination, journal: JournalFile = None) -> Non
     with Journal.open_to_read(journal or default_journal(open_tree(destination))) as opened:
         counts, totals = opened.count(), opened.totals()
         print(f"{counts['done']:,} done: {totals['damaged']:,.0f} with damage, {totals['clean']:,.0f} without")
+        if totals["suspected"]:
+            print(f"{totals['suspected']:,.0f} of those without look as if they had some: see the report")
         print(f"{totals['pixels'] / 1e6:,.0f} megapixels, {totals['output_bytes'] / 1e9:,.1f} GB written")
         if counts["begun"]:
             print(f"{counts['begun']:,} begun")
@@ -165,7 +167,10 @@ def report_command(
     destination: Destination,
     folder: Annotated[Path | None, typer.Argument(help="Where the report goes; by default DESTINATION-report.")] = None,
     journal: JournalFile = None,
-    most: Annotated[int, typer.Option(help="Show so many photos, the most damaged first.", min=0)] = 200,
+    most: Annotated[
+        int,
+        typer.Option(help="Show so many, the most damaged first, and as many unchanged ones that look damaged.", min=0),
+    ] = 200,
 ) -> None:
     """Write a page with photos before and after, a table of all of them, and a BagIt manifest of checksums."""
     tree = open_tree(destination)

@@ -20,7 +20,7 @@ from archive.errors import CollectionError, RunStopped
 
 Status = Literal["begun", "done", "failed"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE collection (
     only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -32,12 +32,16 @@ CREATE TABLE photos (
     output_sha256 TEXT, output_bytes INTEGER, damage_map_sha256 TEXT,
     damage_ratio REAL, height_px INTEGER, width_px INTEGER, seconds REAL,
     reason TEXT, detail TEXT,
-    is_ours INTEGER NOT NULL DEFAULT 0
+    is_ours INTEGER NOT NULL DEFAULT 0,
+    suspected_from REAL
 ) WITHOUT ROWID;
 CREATE INDEX photos_by_damage ON photos (status, damage_ratio);
 CREATE INDEX photos_by_reason ON photos (status, reason);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+_FROM_VERSION_1 = "ALTER TABLE photos ADD COLUMN suspected_from REAL; PRAGMA user_version = 2;"
+_READ_VERSION_1 = "CREATE TEMP VIEW photos AS SELECT *, NULL AS suspected_from FROM main.photos"
+"""Whoever reads changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Record:
     """What became of a photo.
 
     stamp: of the source when it was read; output_*: None if nothing had to be written; is_ours: whether a file at its
-    place in the destination is from here; noted: when, in UTC.
+    place in the destination is from here; noted: when, in UTC; suspected_from: see `archive.answers.Restored`.
     """
 
     path: str
@@ -76,6 +80,7 @@ class Record:
     reason: str | None = None
     detail: str | None = None
     is_ours: bool = False
+    suspected_from: float | None = None
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
@@ -107,7 +112,9 @@ class Journal:
         if is_new:
             with connection:
                 connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        _expect_version(connection, path)
+        if _read_version(connection, path) == 1:
+            with connection:
+                connection.executescript(f"BEGIN; {_FROM_VERSION_1} COMMIT;")
         return cls(connection, lock)
 
     @classmethod
@@ -116,7 +123,8 @@ class Journal:
         if not path.is_file():
             raise CollectionError(f"there is no journal {path}; name the one of your run with --journal")
         connection = _connect(path)
-        _expect_version(connection, path)
+        if _read_version(connection, path) == 1:
+            connection.execute(_READ_VERSION_1)
         return cls(connection, None)
 
     def __enter__(self) -> Self:
@@ -173,11 +181,11 @@ class Journal:
         return counts
 
     def totals(self) -> dict[str, float]:
-        """Of the photos that are done: damaged, clean, pixels, seconds, output_bytes."""
-        names = ("damaged", "clean", "pixels", "seconds", "output_bytes")
+        """Of the photos that are done: damaged, clean, of these suspected; pixels, seconds, output_bytes."""
+        names = ("damaged", "clean", "suspected", "pixels", "seconds", "output_bytes")
         row = self._connection.execute(
-            "SELECT TOTAL(damage_ratio > 0), TOTAL(damage_ratio = 0), TOTAL(height_px * width_px), TOTAL(seconds), "
-            "TOTAL(output_bytes) FROM photos WHERE status = 'done'"
+            "SELECT TOTAL(damage_ratio > 0), TOTAL(damage_ratio = 0), COUNT(suspected_from), "
+            "TOTAL(height_px * width_px), TOTAL(seconds), TOTAL(output_bytes) FROM photos WHERE status = 'done'"
         ).fetchone()
         return dict(zip(names, row, strict=True))
 
@@ -199,6 +207,12 @@ class Journal:
         where = "WHERE status = 'done' AND damage_ratio > 0 ORDER BY damage_ratio DESC, path LIMIT ?"
         return list(self._select(where, (most,)))
 
+    def most_suspected(self, most: int) -> list[Record]:
+        """Those that are done and in which nothing was restored, but would be with a higher sensitivity, the lowest
+        first."""
+        where = "WHERE status = 'done' AND suspected_from IS NOT NULL ORDER BY suspected_from, path LIMIT ?"
+        return list(self._select(where, (most,)))
+
     def _select(self, rest: str, values: tuple[Any, ...]) -> Iterator[Record]:
         for row in self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM photos {rest}", values):
             yield _to_record(row)
@@ -210,13 +224,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _expect_version(connection: sqlite3.Connection, path: Path) -> None:
+def _read_version(connection: sqlite3.Connection, path: Path) -> int:
+    """1 or `SCHEMA_VERSION`. Raises CollectionError for any other."""
     try:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.DatabaseError as error:
         raise CollectionError(f"{path} is no journal: {error}; name another with --journal") from error
-    if found != SCHEMA_VERSION:
-        raise CollectionError(f"{path} has version {found}, this software reads journals of version {SCHEMA_VERSION}")
+    if found not in (1, SCHEMA_VERSION):
+        raise CollectionError(f"{path} has version {found}, this software reads journals up to {SCHEMA_VERSION}")
+    return int(found)
 
 
 def _as_bytes(path: str) -> bytes:

@@ -79,6 +79,7 @@ class OnThisDevice:
             damage_ratio=restoration.damage_ratio,
             model_version=self.release,
             damage_map=restoration.encode_damage_map() if self._wants_map else None,
+            suspected_from=restoration.suspected_from,
         )
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ def render_page(journal: Journal, collection: Collection, most_shown: int) -> It
         reasons=journal.count_failures(),
         failures=first(journal.records("failed"), MOST_FAILURES_SHOWN),
         photos=show_photos(journal.most_damaged(most_shown), collection),
+        suspected=show_photos(journal.most_suspected(most_shown), collection),
         thumbnail_px=THUMBNAIL_PX,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

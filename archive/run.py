@@ -192,6 +192,7 @@ class Run:
             release=restored.model_version,
             options=self._goal.options,
             damage_ratio=restored.damage_ratio,
+            suspected_from=restored.suspected_from,
             height_px=height_px,
             width_px=width_px,
             is_ours=True,

@@ -105,6 +105,8 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     if chosen.damage_map is not None:
         _write(chosen.damage_map, restoration.encode_damage_map())
     found = f"{restoration.damage_ratio:.2%} of the photo restored" if restoration.damage_ratio else "no damage found"
+    if restoration.suspected_from is not None:
+        found += f" (from --sensitivity {restoration.suspected_from:g} on something would be restored)"
     denoised = f", denoised by {restoration.denoise:g}" if restoration.denoise else ""
     return f"{chosen.new}: {found}{denoised} with release {restorer.release.version} in {seconds:.1f} seconds"
 

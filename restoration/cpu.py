@@ -22,13 +22,39 @@ CORE = openvino.Core()
 """The only one, and for as long as the process lives: it gives the thread that first compiles a stack for signals (AMX
 needs a larger one), and when it goes, in whichever thread, that stack goes with it and is written to by the next."""
 PRECISION_HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
+MOST_CORES = 4
+"""On one tile: the more there are, the longer each waits for the others."""
+
+
+class _TilesUnderWay:
+    """How many this process computes, of whichever network: cores are all the same to them."""
+
+    def __init__(self) -> None:
+        self._num_tiles = 0
+        self._changing = threading.Lock()
+
+    @contextmanager
+    def with_further(self, num_tiles: int) -> Iterator[bool]:
+        """Counts them meanwhile. Yields whether they are one, and nothing else is under way."""
+        with self._changing:
+            self._num_tiles += num_tiles
+            is_alone = self._num_tiles == 1
+        try:
+            yield is_alone
+        finally:
+            with self._changing:
+                self._num_tiles -= num_tiles
+
+
+UNDER_WAY = _TilesUnderWay()
 
 
 class CompiledConvolutions:
     """`UNet.convolve`, compiled for each size of a tile when the first such tile comes; any number of threads may ask.
 
-    Each tile is computed by one core and by itself, so its bits depend on nothing else. Tiles of one call, and of calls
-    from several threads, are computed by as many cores as there are threads.
+    Each tile is computed by itself, so its bits depend on nothing else. Tiles of one call, and of calls from several
+    threads, are computed by as many cores as there are threads, each by one; one that comes while no other is under way
+    by several, if that gives the same bits ([why](../docs/decisions/0052-several-cores-for-a-tile-that-is-alone.md)).
     """
 
     def __init__(self, dtype: torch.dtype, num_threads: int = 0) -> None:
@@ -43,7 +69,7 @@ class CompiledConvolutions:
 
     def _forget(self) -> None:
         self._compiling = threading.Lock()
-        self._compiled: dict[tuple[torch.Size, ...], _Compiled] = {}
+        self._compiled: dict[tuple[torch.Size, ...], _Ways] = {}
 
     def watch(self) -> None:
         """Note of each tile that comes how far reaches what is convolved on the way up, for `quantise`.
@@ -77,9 +103,9 @@ class CompiledConvolutions:
             if further is None:  # the stem has no bias: of nothing it makes nothing
                 further = x.new_zeros(num_tiles, stem.in_channels, height // 2, width // 2)
             inputs.append(further.contiguous())
-        compiled = self._compile(network, tuple(tiles.shape[1:] for tiles in inputs))
+        ways = self._compile(network, tuple(tiles.shape[1:] for tiles in inputs))
         answers = x.new_empty(num_tiles, sum(head.out_channels for head in network.heads) // 4, height, width)
-        with compiled.requests(num_tiles) as requests:
+        with UNDER_WAY.with_further(num_tiles) as is_alone, ways.choose(is_alone).requests(num_tiles) as requests:
             for index in range(num_tiles + len(requests)):
                 request = requests[index % len(requests)]
                 if index >= len(requests):
@@ -92,14 +118,14 @@ class CompiledConvolutions:
 
     def give_back(self) -> None:
         """Memory that is had again for the next tile. Not to be called while any is computed."""
-        for compiled in self._compiled.values():
-            compiled.give_back()
+        for ways in self._compiled.values():
+            ways.give_back()
 
-    def _compile(self, network: UNet, shapes: tuple[torch.Size, ...]) -> "_Compiled":
+    def _compile(self, network: UNet, shapes: tuple[torch.Size, ...]) -> "_Ways":
         with self._compiling:
             if shapes not in self._compiled:
                 num_threads = self._num_threads or torch.get_num_threads()
-                self._compiled[shapes] = _Compiled(self._translate(network, shapes), self._dtype, num_threads)
+                self._compiled[shapes] = _Ways(self._translate(network, shapes), self._dtype, num_threads)
             return self._compiled[shapes]
 
     def _translate(self, network: UNet, shapes: Sequence[torch.Size]) -> openvino.Model:
@@ -108,18 +134,51 @@ class CompiledConvolutions:
         return translate(network, shapes, Quantising(self.extents) if self.extents else convolved)
 
 
-class _Compiled:
-    """A network for one size of tiles."""
+class _Ways:
+    """A network for one size of tiles: several tiles at once with a core each, and one with several cores."""
 
     def __init__(self, model: openvino.Model, dtype: torch.dtype, num_threads: int) -> None:
+        self._with_one_core = _Compiled(model, dtype, num_at_once=num_threads, num_threads=num_threads)
+        self._with_several = self._with_one_core
+        if num_threads > 1:
+            several = _Compiled(model, dtype, num_at_once=1, num_threads=min(num_threads, MOST_CORES))
+            if _answers_to_noise(several, model) == _answers_to_noise(self._with_one_core, model):
+                self._with_several = several
+
+    def choose(self, is_alone: bool) -> "_Compiled":
+        """is_alone: whether it is for one tile while no other is under way."""
+        return self._with_several if is_alone else self._with_one_core
+
+    def give_back(self) -> None:
+        """See `CompiledConvolutions.give_back`."""
+        for compiled in (self._with_one_core, self._with_several):
+            compiled.give_back()
+
+
+def _answers_to_noise(compiled: "_Compiled", model: openvino.Model) -> bytes:
+    """Of one tile. In which order a convolution adds up may depend on how it is cut up for the cores."""
+    rng = np.random.default_rng(0)
+    inputs = [rng.random(tuple(node.shape), np.float32) for node in model.inputs]
+    answers = np.empty(tuple(model.outputs[0].shape), np.float32)
+    with compiled.requests(1) as (request,):
+        request.start(*inputs, answers)
+        request.wait()
+    return answers.tobytes()
+
+
+class _Compiled:
+    """A network for one size of tiles, and how many cores compute how many of them."""
+
+    def __init__(self, model: openvino.Model, dtype: torch.dtype, *, num_at_once: int, num_threads: int) -> None:
+        """num_threads: of all that are computed at once."""
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISION_HINTS[dtype],
-            "NUM_STREAMS": num_threads,
+            "NUM_STREAMS": num_at_once,
             "INFERENCE_NUM_THREADS": num_threads,
             "ENABLE_CPU_PINNING": False,  # others may have the same cores
         }
         self._model = CORE.compile_model(model, "CPU", settings)
-        self._num_at_once = num_threads
+        self._num_at_once = num_at_once
         self._idle: list[_Request] = []
 
     @contextmanager

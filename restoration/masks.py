@@ -35,6 +35,12 @@ PHOTO_EXTRA = 3.0
 gave enough."""
 SENSITIVITY_LOGITS = 8.0
 """How much more certain everything looks at a sensitivity of 1 than at 0; a tenth of it is less than one doubling."""
+DEFAULT_SENSITIVITY = 0.5
+WIDE_SHARE = 0.5
+"""Of what a sensitivity above the default adds, what is wide gets so much: else foreheads and skies are painted over
+([measured](../docs/decisions/0053-what-a-higher-sensitivity-adds.md))."""
+SMALL_COPY_PX = 320
+"""On a copy of a photo whose short side is less, what is thin is wide in the photo."""
 
 BAND_PX = 64
 """Samples are counted so many rows at a time."""
@@ -52,23 +58,37 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
     second look at what is thin, to which everything is more certain.
 
     damage_map: (H, W) uint8, 255 is certain damage; required_evidence: of one sample, in logits of the map, at a
-    sensitivity of 0.5, a property of the detector; sensitivity in [0, 1]. Returns opacities, (H, W) uint8: 0 keeps the
+    sensitivity of 0.5, a property of the detector; sensitivity in [0, 1], above 0.5 more for what is thin than for what
+    is wide. Returns opacities, (H, W) uint8: 0 keeps the
     sample, 255 repairs it in full. Raises InvalidOption for a sensitivity out of range.
     """
     if not 0.0 <= sensitivity <= 1.0:
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
-    eagerness = SENSITIVITY_LOGITS * (sensitivity - 0.5)
-    opacities, area_spare = _grade(damage_map, required_evidence, eagerness)
+    eagerness = SENSITIVITY_LOGITS * (sensitivity - DEFAULT_SENSITIVITY)
+    opacities, spare = _grade(damage_map, required_evidence, min(eagerness, WIDE_SHARE * eagerness))
+    if not damage_map.any():
+        return opacities
     required_of_photo = required_evidence + PHOTO_EXTRA
-    if area_spare < 0.0 and _evidence_of_photo(damage_map, eagerness) < required_of_photo:
+    if eagerness <= 0.0 and spare < 0.0 and _evidence_of_photo(damage_map, eagerness) < required_of_photo:
         return opacities  # what is thin in it cannot be evidence enough either
     thin_map = _thin_parts(damage_map)
-    spare = max(area_spare, _evidence_of_photo(thin_map, eagerness) - required_of_photo)
+    if eagerness > 0.0:
+        of_thin, thin_spare = _grade(thin_map, required_evidence, eagerness)
+        np.maximum(opacities, of_thin, out=opacities)
+        spare = max(spare, thin_spare)
+    spare = max(spare, _evidence_of_photo(thin_map, eagerness) - required_of_photo)
     if spare >= 0.0:
         least, most = SECOND_LOOK
         more, _ = _grade(thin_map, required_evidence, eagerness + min(least + spare, most))
         np.maximum(opacities, more, out=opacities)
     return opacities
+
+
+def grade_copy(damage_map: np.ndarray, required_evidence: float, sensitivity: float) -> np.ndarray:
+    """`grade_damage` for a smaller copy of a photo; a small one is never graded more readily than by default."""
+    if min(damage_map.shape) < SMALL_COPY_PX:
+        sensitivity = min(sensitivity, DEFAULT_SENSITIVITY)
+    return grade_damage(damage_map, required_evidence, sensitivity)
 
 
 def _thin_parts(damage_map: np.ndarray) -> np.ndarray:

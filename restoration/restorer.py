@@ -10,7 +10,8 @@ photo is denoised: that changes samples all over it, whatever the mask, which st
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, TypedDict, Unpack, get_args
@@ -31,7 +32,7 @@ from restoration.device import (
 from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, ReleaseError
 from restoration.freed_memory import give_back_freed_memory
 from restoration.golden import check_golden, read_golden
-from restoration.masks import grade_damage
+from restoration.masks import DEFAULT_SENSITIVITY, grade_copy, grade_damage
 from restoration.passes import TILE_PX, Pass, ResizePass, TilePass
 from restoration.photo import Depth, History, Photo, PhotoFormat, encode_photo
 from restoration.photo_colours import bands_of, luma_of
@@ -58,7 +59,7 @@ class RestoreOptions:
     """
 
     mode: Mode = "auto"
-    sensitivity: float = 0.5
+    sensitivity: float = DEFAULT_SENSITIVITY
     denoise: float = 0.0
     damage: np.ndarray | None = None
     protect: np.ndarray | None = None
@@ -95,6 +96,8 @@ class Restoration:
     damage_map: (H, W) uint8, what the generator took for damage, 255 is certain; mask: (H, W) bool, what was repaired.
     seconds: how long each stage took, all pages together: detect, mask, fill, compose, denoise.
     denoise: by how much all of it was denoised besides, in [0, 1].
+    suspected_from: where nothing was repaired on any page, the sensitivity from which on something would be; None if no
+    sensitivity would do.
     further_pages: what became of the photo's further pages.
     """
 
@@ -103,6 +106,7 @@ class Restoration:
     mask: np.ndarray
     seconds: Mapping[str, float] = field(default_factory=dict)
     denoise: float = 0.0
+    suspected_from: float | None = None
     further_pages: tuple["Restoration", ...] = ()
 
     @property
@@ -156,11 +160,17 @@ def restore_photo(
     options.expect_size(photo.height_px, photo.width_px)
     if photo.further_pages and (options.damage is not None or options.protect is not None):
         raise InvalidOption(f"a mask is for one page, but the photo has {len(photo.pages)}; send them one by one")
-    first, *further = [_restore_page(page, generator, options, offset_px) for page in photo.pages]
+    first, *further = pages = [_restore_page(page, generator, options, offset_px) for page in photo.pages]
     seconds: dict[str, float] = {}
-    for stage, duration in (item for page in (first, *further) for item in page.seconds.items()):
+    for stage, duration in (item for page in pages for item in page.seconds.items()):
         seconds[stage] = seconds.get(stage, 0.0) + duration
-    return replace(first, seconds=seconds, further_pages=tuple(further))
+    return replace(first, seconds=seconds, suspected_from=_suspected_from(pages), further_pages=tuple(further))
+
+
+def _suspected_from(pages: Sequence[Restoration]) -> float | None:
+    if any(page.mask.any() for page in pages):
+        return None
+    return min((page.suspected_from for page in pages if page.suspected_from is not None), default=None)
 
 
 def expect_denoiser(generator: TileGenerator, denoise: float) -> None:
@@ -215,8 +225,10 @@ def _repair_page(
         opacities = decide_opacities(damage_map, options, generator.required_evidence)
         mask = opacities > 0
         give_back_freed_memory(mask.size)
-    if not mask.any():
-        return Restoration(photo.samples, damage_map, mask, seconds)
+        is_damaged = bool(mask.any())
+        suspected_from = None if is_damaged else find_suspected_from(damage_map, options, generator.required_evidence)
+    if not is_damaged:
+        return Restoration(photo.samples, damage_map, mask, seconds, suspected_from=suspected_from)
     with _timed(seconds, "fill"):
         seen = colour if options.mode == "resize" else photo.deep_colour()
         filled = one_pass.fill(seen, mask, decide_see_through(mask, options))
@@ -235,7 +247,7 @@ def _pass_of(options: RestoreOptions, generator: TileGenerator, offset_px: int) 
     # A coarse fill stands where the damage was: only who may look through a mask can see it there
     if options.mode == "tile" or "see_through" not in generator.conditions:
         return native
-    return PyramidPass(native, lambda coarse: grade_damage(coarse, generator.required_evidence, options.sensitivity))
+    return PyramidPass(native, lambda coarse: grade_copy(coarse, generator.required_evidence, options.sensitivity))
 
 
 def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, required_evidence: float) -> np.ndarray:
@@ -246,6 +258,24 @@ def decide_opacities(damage_map: np.ndarray, options: RestoreOptions, required_e
     if options.protect is not None:
         opacities[options.protect] = 0
     return opacities
+
+
+def find_suspected_from(damage_map: np.ndarray, options: RestoreOptions, required_evidence: float) -> float | None:
+    """Of the sensitivities 0.1, 0.2 to 1, the least with which something would be repaired of what is not with the
+    options'; None if nothing would be.
+
+    Of damaged photos in which nothing is sure enough this tells a third, of clean ones one in fifty
+    ([measured](../docs/decisions/0053-what-a-higher-sensitivity-adds.md)).
+    """
+    more = [step / 10 for step in range(1, 11) if step / 10 > options.sensitivity]
+
+    def repairs(sensitivity: float) -> bool:
+        asked = replace(options, sensitivity=sensitivity)
+        return bool(decide_opacities(damage_map, asked, required_evidence).any())
+
+    if not more or not repairs(more[-1]):
+        return None
+    return more[bisect_left(more[:-1], True, key=repairs)]
 
 
 def decide_see_through(mask: np.ndarray, options: RestoreOptions) -> np.ndarray:

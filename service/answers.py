@@ -181,6 +181,7 @@ def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: Rest
     info = {
         "release": version,
         "damage_ratio": restoration.damage_ratio,
+        "suspected_from": restoration.suspected_from,
         "width_px": photo.width_px,
         "height_px": photo.height_px,
         "num_pages": len(photo.pages),

@@ -66,6 +66,10 @@ RESTORED_HEADERS: dict[str, tuple[str, str]] = {
     "X-Damage-Ratio": ("share of the pixels that were restored", "0.054688"),
     "X-Model-Version": ("the release that restored the photo", "0001"),
     "X-Request-ID": ("the request's id in the log", REQUEST_ID),
+    "X-Suspected-From": (
+        "only if nothing was restored, and a higher sensitivity would restore something: the least of 0.1, 0.2 to 1",
+        "0.8",
+    ),
 }
 """Header to what it says, and a value."""
 

@@ -23,6 +23,7 @@ ANSWER_HEADERS = (
     "WWW-Authenticate",
     "X-Damage-Ratio",
     "X-Model-Version",
+    "X-Suspected-From",
     REQUEST_ID_HEADER,
 )
 

@@ -72,6 +72,7 @@ class Restored:
 
     answer: Answer
     damage_ratio: float
+    suspected_from: float | None
     timing: Timing
 
 
@@ -279,7 +280,7 @@ class RestoreQueue:
         queue_seconds = max(0.0, time.perf_counter() - started_seconds - busy_seconds)
         timing = Timing(queue_seconds, decode_seconds, infer_seconds, encode_seconds)
         self._measure(photo, restoration, timing)
-        return Restored(answer, restoration.damage_ratio, timing)
+        return Restored(answer, restoration.damage_ratio, restoration.suspected_from, timing)
 
     def _measure(self, photo: Photo, restoration: Restoration, timing: Timing) -> None:
         self._metrics.queue_seconds.observe(timing.queue_seconds)

@@ -212,6 +212,8 @@ def restored_headers(restored: Restored, version: str, etag: str | None) -> dict
         "X-Damage-Ratio": ratio_text(restored.damage_ratio),
         "Server-Timing": server_timing(restored.timing),
     }
+    if restored.suspected_from is not None:
+        headers["X-Suspected-From"] = f"{restored.suspected_from:g}"
     if etag:
         headers["ETag"] = etag
     if restored.answer.file_name:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 UNTRACED = "/livez$,/readyz$,/metrics$,/static/,/docs"
 """Asked for all the time, or of no interest."""
-ANSWER_HEADERS = ["Server-Timing", "X-Damage-Ratio", "X-Model-Version", "X-Request-ID"]
+ANSWER_HEADERS = ["Server-Timing", "X-Damage-Ratio", "X-Model-Version", "X-Request-ID", "X-Suspected-From"]
 SERVICE_NAME = "photo-restoration"
 
 

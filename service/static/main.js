@@ -15,7 +15,7 @@ let selected = null;
 const keys = new Keys();
 const queue = new Queue(keys);
 const tray = new Tray({ select, remove });
-const viewer = new Viewer({ again: (photo) => queue.add(photo, readSettings()), useOtherKey, remove });
+const viewer = new Viewer({ again: (photo) => queue.add(photo, readSettings()), againFrom, useOtherKey, remove });
 
 queue.addEventListener("change", ({ detail: photo }) => {
   if (photo.state === "done") {
@@ -61,6 +61,12 @@ function showShares() {
   for (const name of ["sensitivity", "denoise"]) {
     get(`${name}-value`).textContent = Number(get(name).value).toFixed(2);
   }
+}
+
+function againFrom(photo, sensitivity) {
+  get("sensitivity").value = sensitivity;
+  showShares();
+  queue.add(photo, readSettings());
 }
 
 function select(photo) {

@@ -15,9 +15,11 @@ export class Viewer {
   #zoom = "fit";
   #slider = get("slider");
 
-  // `on`: { again, useOtherKey, remove }, each called with the photograph that is shown
+  // `on`: { again, againFrom, useOtherKey, remove }, each called with the photograph that is shown, `againFrom` with the
+  // sensitivity, too
   constructor(on) {
     get("again").addEventListener("click", () => on.again(this.#photo));
+    get("suspected").addEventListener("click", () => on.againFrom(this.#photo, this.#photo.result.info.suspected_from));
     get("retry").addEventListener("click", () => on.again(this.#photo));
     get("other-key").addEventListener("click", () => on.useOtherKey(this.#photo));
     get("remove").addEventListener("click", () => on.remove(this.#photo));
@@ -64,6 +66,9 @@ export class Viewer {
     get("download").href = photo.restoredAddress;
     get("download").download = restoredName(photo.file, photo.result.restored);
     get("facts").textContent = facts(photo);
+    const { suspected_from: sensitivity } = photo.result.info;
+    get("suspected").hidden = sensitivity === null;
+    get("suspected").textContent = `Restore with ${sensitivity}`;
   }
 
   #zoomTo(zoom) {

@@ -29,12 +29,18 @@ export function facts(photo) {
   const unchanged = isAsItCame ? ", so the file comes back as it came, byte for byte" : "";
   const found =
     info.damage_ratio === 0
-      ? `No damage was found${unchanged}. If you see some, raise the sensitivity.`
+      ? `No damage was found${unchanged}. ${suspicion(info)}`
       : `${percent(info.damage_ratio)} of the picture was taken for damage and repaired.`;
   const outcome = info.denoise > 0 ? `${found} All of it was denoised.` : found;
   const pages = info.num_pages > 1 ? ` ${info.num_pages} pages, of which the first is shown.` : "";
   const size = `${info.width_px.toLocaleString("en")} × ${info.height_px.toLocaleString("en")} pixels`;
   return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.${pages}`;
+}
+
+function suspicion({ suspected_from: sensitivity }) {
+  return sensitivity === null
+    ? "If you see some, raise the sensitivity."
+    : `Something looks like it: from a sensitivity of ${sensitivity} on it is repaired.`;
 }
 
 // The name to save it under: that of the photograph, with the ending of what came back.

@@ -31,6 +31,14 @@ def test_a_photo_is_restored(address: str, tmp_path: Path) -> None:
     assert "infer" in restored.server_timing
 
 
+def test_it_is_told_which_sensitivity_would_find_what_is_not_sure_enough(address: str) -> None:
+    with Client(address) as client:
+        assert client.restore(encode(scratched_photo())).suspected_from is None
+        found_from = client.restore(encode(scratched_photo()), sensitivity=0.0).suspected_from
+        assert found_from is not None
+        assert client.restore(encode(scratched_photo()), sensitivity=found_from).damage_ratio > 0.0
+
+
 def test_a_damage_map_comes_along_when_asked_for(address: str) -> None:
     photo = encode(scratched_photo())
     with Client(address) as client:

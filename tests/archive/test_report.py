@@ -4,6 +4,8 @@ import base64
 import csv
 import io
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import bagit
@@ -87,6 +89,60 @@ def test_status_counts(archive: Archive, bag: Path) -> None:
     assert code == 0
     assert "4 done: 3 with damage, 1 without" in told
     assert "1 failed\n  1 photo-undecodable" in told
+
+
+@pytest.mark.parametrize("way", ["by a service", "by this machine"])
+def test_photos_that_were_left_but_look_damaged_are_shown(
+    archive: Archive, scans: Path, restored: Path, tmp_path: Path, address: str, store: Path, way: str
+) -> None:
+    where = ("--server", address) if way == "by a service" else ("--local", "--model-store", store)
+    archive("restore", scans, restored, *where, "--sensitivity", 0)
+    _, told, _ = archive("status", restored)
+    assert "3 done: 0 with damage, 3 without\n2 of those without look as if they had some" in told
+    archive("report", restored, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>(.*?), 0\.\d</figcaption>", page) == ["box 1/album/Schülerin.tif", "cover.jpg"]
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="cover.jpg"', page)) == 1
+    with (tmp_path / "report" / "photos.csv").open(encoding="utf-8", newline="") as file:
+        suspected = {row["path"]: row["suspected_from"] for row in csv.DictReader(file)}
+    assert float(suspected["cover.jpg"]) > 0.0
+    assert suspected["box 1/clean.png"] == ""
+
+
+OF_VERSION_1 = """
+ALTER TABLE photos DROP COLUMN suspected_from;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_journal_from_before_suspicions_were_noted_is_read_and_gone_on_with(
+    archive: Archive, scans: Path, restored: Path, address: str
+) -> None:
+    command = ("restore", scans, restored, "--server", address, "--exclude", "broken.png")
+    archive(*command, "--limit", 1)
+    path = restored / ".restoration-journal.sqlite3"
+    with closing(sqlite3.connect(path)) as journal:
+        journal.executescript(OF_VERSION_1)
+    as_it_was = path.read_bytes()
+    code, told, _ = archive("status", restored)
+    assert (code, told.splitlines()[0]) == (0, "1 done: 1 with damage, 0 without")
+    assert path.read_bytes() == as_it_was
+    code, _, told = archive(*command)
+    assert code == 0
+    assert "1 done before" in told
+    code, told, _ = archive("status", restored)
+    assert (code, told.splitlines()[0]) == (0, "3 done: 2 with damage, 1 without")
+
+
+def test_a_journal_of_a_later_version_is_refused(archive: Archive, scans: Path, restored: Path, address: str) -> None:
+    command = ("restore", scans, restored, "--server", address, "--limit", 1)
+    archive(*command)
+    with closing(sqlite3.connect(restored / ".restoration-journal.sqlite3")) as journal:
+        journal.execute("PRAGMA user_version = 99")
+    for asked in (command, ("status", restored)):
+        code, _, told = archive(*asked)
+        assert code == 2
+        assert "has version 99, this software reads journals up to 2" in told
 
 
 def test_verify_finds_what_was_changed_or_lost(archive: Archive, bag: Path) -> None:

@@ -1,4 +1,5 @@
 import gc
+import itertools
 import pickle
 import subprocess
 import sys
@@ -108,6 +109,58 @@ def test_a_tile_gets_the_same_bits_in_any_call_from_any_thread_and_with_any_numb
             assert all(torch.equal(of_part, of_all[part]) for of_part, of_all in zip(answer, expected, strict=True))
 
 
+def count_computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In which way each tile is computed from now on."""
+    ways: list[str] = []
+    choose = cpu._Ways.choose
+
+    def note(self: cpu._Ways, is_alone: bool) -> cpu._Compiled:
+        compiled = choose(self, is_alone)
+        ways.append("several cores" if compiled is not self._with_one_core else "one")
+        return compiled
+
+    monkeypatch.setattr(cpu._Ways, "choose", note)
+    return ways
+
+
+def test_a_tile_that_is_alone_is_computed_by_several_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways, network, other = count_computed(monkeypatch), telling(), telling()
+    network.compiled, other.compiled = CompiledConvolutions(torch.float32, 2), CompiledConvolutions(torch.float32, 2)
+    tiles = random_planes(2, 3)
+    (of_two, _), (of_one, _) = network.answer(tiles), network.answer(tiles[:1])
+    assert ways == ["one", "several cores"]
+    assert torch.equal(of_one, of_two[:1])
+    with cpu.UNDER_WAY.with_further(1):  # another network's
+        other.answer(tiles[:1])
+    other.answer(tiles[:1])
+    assert ways[2:] == ["one", "several cores"]
+
+
+def test_a_tile_that_failed_is_not_under_way_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways, network, tile = count_computed(monkeypatch), telling(), random_planes(1, 3)
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    network.answer(tile)
+    with monkeypatch.context() as patched:
+        patched.setattr(openvino.InferRequest, "start_async", fail)
+        with pytest.raises(RuntimeError, match="no more memory"):
+            network.answer(tile)
+    network.answer(tile)
+    assert ways == ["several cores"] * 3
+
+
+def fail(request: openvino.InferRequest) -> None:
+    raise RuntimeError("no more memory")
+
+
+def test_several_cores_that_give_other_bits_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, asked = cpu._answers_to_noise, itertools.count()
+    monkeypatch.setattr(cpu, "_answers_to_noise", lambda *of: answer(*of) + bytes([next(asked)]))
+    ways, network = count_computed(monkeypatch), telling()
+    network.compiled = CompiledConvolutions(torch.float32, 2)
+    network.answer(random_planes(1, 3))
+    assert ways == ["one"]
+
+
 # --- quantised ------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +258,7 @@ def test_each_size_of_tiles_is_compiled_once_whoever_asks(monkeypatch: pytest.Mo
     network.compiled = CompiledConvolutions(torch.float32, 2)
     with ThreadPoolExecutor(4) as callers:
         list(callers.map(lambda side_px: network.look(random_planes(2, 3, side_px), None), [64, 96] * 8))
-    assert len(compiled) == 2
+    assert len(compiled) == 2 * 2  # for a core a tile, and for several
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -302,7 +355,7 @@ def test_calls_one_after_the_other_share_their_requests(monkeypatch: pytest.Monk
         thread = threading.Thread(target=network.answer, args=(random_planes(num_tiles, 3),))
         thread.start()
         thread.join()
-    assert len(made) == 2
+    assert len(made) == 2 + 1  # the one for a tile that is alone
 
 
 def test_memory_that_was_given_back_is_had_again() -> None:
@@ -310,10 +363,11 @@ def test_memory_that_was_given_back_is_had_again() -> None:
     network.compiled = CompiledConvolutions(torch.bfloat16, 2)
     network.compiled.give_back()  # nothing is compiled yet
     expected = network.answer(tiles)
-    (compiled,) = network.compiled._compiled.values()
-    assert len(compiled._idle) == 2
+    (ways,) = network.compiled._compiled.values()
+    several, one_core = (ways.choose(is_alone) for is_alone in (True, False))
+    assert (len(several._idle), len(one_core._idle)) == (1, 2)
     network.compiled.give_back()
-    assert compiled._idle == []
+    assert several._idle == one_core._idle == []
     assert all(torch.equal(*pair) for pair in zip(network.answer(tiles), expected, strict=True))
 
 

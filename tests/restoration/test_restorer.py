@@ -131,14 +131,14 @@ def test_protect_wins_over_damage():
     assert restoration.samples is photo.samples
 
 
+class Doubtful(WhiteIsDamage):
+    required_evidence = 10.0  # a little more than 720 samples at 0.4 are
+
+    def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        return super().detect(tiles) * 0.4
+
+
 def test_lower_sensitivity_takes_less_for_damage():
-    class Doubtful(WhiteIsDamage):
-        required_evidence = 10.0  # a little more than 720 samples at 0.4 are
-        num_context_planes, has_verifier = 0, False
-
-        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-            return super().detect(tiles) * 0.4
-
     photo = photo_of(scratched()[0])
     ratios = [
         restore_photo(photo, Doubtful(), RestoreOptions(sensitivity=sensitivity)).damage_ratio
@@ -146,6 +146,52 @@ def test_lower_sensitivity_takes_less_for_damage():
     ]
     assert ratios[0] == ratios[1] == 0.0
     assert ratios[2] > 0.0
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.25, 0.5])
+def test_where_nothing_is_sure_enough_the_sensitivity_is_told_from_which_on_it_would_be(asked: float):
+    samples, scratch = scratched()
+    photo = photo_of(samples)
+    found_from = restore_photo(photo, Doubtful(), RestoreOptions(sensitivity=asked)).suspected_from
+    assert found_from is not None
+    assert found_from > 0.5
+    just_below = restore_photo(photo, Doubtful(), RestoreOptions(sensitivity=found_from - 0.1))
+    assert (just_below.damage_ratio, just_below.suspected_from) == (0.0, found_from)
+    repaired = restore_photo(photo, Doubtful(), RestoreOptions(sensitivity=found_from))
+    assert repaired.damage_ratio > 0.0
+    assert repaired.suspected_from is None
+    protected = restore_photo(photo, Doubtful(), RestoreOptions(sensitivity=asked, protect=scratch))
+    assert protected.suspected_from is None
+
+
+@MODES
+def test_nothing_is_suspected_where_nothing_looks_like_damage(mode: str):
+    assert restore_photo(photo_of(dark_photo(300, 300)), Doubtful(), RestoreOptions(mode=mode)).suspected_from is None
+
+
+def test_of_several_pages_the_likeliest_is_told_unless_one_was_repaired():
+    class TwoDoubts(Doubtful):
+        """Green scratches are damage, white ones may be."""
+
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+            green = (tiles[:, 1:2] > 0.99) & (tiles[:, :1] < 0.01)
+            return torch.maximum(green.float(), super().detect(tiles))
+
+    def pages(*each: np.ndarray) -> Photo:
+        encoded = io.BytesIO()
+        first, *further = map(Image.fromarray, each)
+        first.save(encoded, "TIFF", save_all=True, append_images=further)
+        return decode_photo(encoded.getvalue())
+
+    (white, scratch), clean = scratched(), dark_photo(300, 300)
+    green = white.copy()
+    green[scratch] = (0, 255, 0)
+    alone = restore_photo(photo_of(white), TwoDoubts()).suspected_from
+    assert alone is not None
+    assert restore_photo(pages(clean, white), TwoDoubts()).suspected_from == alone
+    assert restore_photo(pages(white, clean), TwoDoubts()).suspected_from == alone
+    assert restore_photo(pages(clean, clean), TwoDoubts()).suspected_from is None
+    assert restore_photo(pages(white, green), TwoDoubts()).suspected_from is None
 
 
 def test_doubtful_damage_is_repaired_in_part():

@@ -256,6 +256,22 @@ def test_the_settings_go_with_the_photo_and_with_restoring_it_again(page: Page) 
 
 
 @needs_chromium
+def test_what_is_not_sure_enough_can_be_had_with_one_click(page: Page) -> None:
+    page.get_by_label("Sensitivity").fill("0")
+    restore(page, photo_file())
+    expect(page.locator("#facts")).to_contain_text("Something looks like it: from a sensitivity of 0.")
+    page.get_by_role("button", name=re.compile(r"Restore with 0\.\d")).click()
+    expect(page.locator("#facts")).to_contain_text("was taken for damage and repaired")
+    assert float(page.get_by_label("Sensitivity").input_value()) > 0.0
+    expect(page.get_by_role("button", name="Restore with")).to_have_count(0)
+    choose(page, photo_file("clean.png", grey_photo()))
+    page.get_by_role("button", name="clean.png").first.click()
+    wait_for(page, "done")
+    expect(page.locator("#facts")).to_contain_text("If you see some, raise the sensitivity.")
+    expect(page.get_by_role("button", name="Restore with")).to_have_count(0)
+
+
+@needs_chromium
 def test_a_release_that_cannot_denoise_is_said_so_and_the_photo_can_be_sent_again(page: Page) -> None:
     requests = answer_instead(page)
     page.get_by_label("Denoise").fill("0.5")

@@ -126,6 +126,19 @@ def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: 
     assert info["damage_ratio"] == pytest.approx(float(answer.headers["x-damage-ratio"]), abs=1e-6)
 
 
+def test_where_nothing_is_sure_enough_the_answer_says_which_sensitivity_would_do(client: TestClient) -> None:
+    photo = encode(scratched_photo())
+    answer = client.post("/restore?sensitivity=0&output=all", content=photo)
+    assert answer.headers["x-damage-ratio"] == "0.000000"
+    found_from = float(answer.headers["x-suspected-from"])
+    assert json.loads(read_form(answer)["info"])["suspected_from"] == found_from
+    repaired = client.post(f"/restore?sensitivity={found_from}&output=all", content=photo)
+    assert float(repaired.headers["x-damage-ratio"]) > 0.0
+    assert "x-suspected-from" not in repaired.headers
+    assert json.loads(read_form(repaired)["info"])["suspected_from"] is None
+    assert "x-suspected-from" not in client.post("/restore", content=encode(grey_photo())).headers
+
+
 def test_the_ratio_of_a_single_pixel_in_a_large_scan_is_not_0() -> None:
     assert ratio_text(1 / 100_000_000) == "0.000001"
     assert ratio_text(0.0546875) == "0.054688"
