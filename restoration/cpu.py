@@ -26,19 +26,30 @@ MOST_CORES = 4
 """On one tile: the more there are, the longer each waits for the others."""
 
 
-class _TilesUnderWay:
-    """How many this process computes, of whichever network: cores are all the same to them."""
+class _UnderWay:
+    """What this process has under way, of whichever release and network: cores are all the same to them."""
 
     def __init__(self) -> None:
-        self._num_tiles = 0
+        self._num_photos = self._num_tiles = 0
         self._changing = threading.Lock()
 
     @contextmanager
-    def with_further(self, num_tiles: int) -> Iterator[bool]:
-        """Counts them meanwhile. Yields whether they are one, and nothing else is under way."""
+    def one_more_photo(self) -> Iterator[None]:
+        """Counts it meanwhile: its other work, too, needs cores."""
+        with self._changing:
+            self._num_photos += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._num_photos -= 1
+
+    @contextmanager
+    def more_tiles(self, num_tiles: int) -> Iterator[bool]:
+        """Counts them meanwhile. Yields whether they are one, with no other, and for the only photo."""
         with self._changing:
             self._num_tiles += num_tiles
-            is_alone = self._num_tiles == 1
+            is_alone = self._num_tiles == 1 and self._num_photos <= 1
         try:
             yield is_alone
         finally:
@@ -46,15 +57,16 @@ class _TilesUnderWay:
                 self._num_tiles -= num_tiles
 
 
-UNDER_WAY = _TilesUnderWay()
+UNDER_WAY = _UnderWay()
 
 
 class CompiledConvolutions:
     """`UNet.convolve`, compiled for each size of a tile when the first such tile comes; any number of threads may ask.
 
     Each tile is computed by itself, so its bits depend on nothing else. Tiles of one call, and of calls from several
-    threads, are computed by as many cores as there are threads, each by one; one that comes while no other is under way
-    by several, if that gives the same bits ([why](../docs/decisions/0052-several-cores-for-a-tile-that-is-alone.md)).
+    threads, are computed by as many cores as there are threads, each by one; one that comes alone, for the only photo
+    under way, by several, if that gives the same bits
+    ([why](../docs/decisions/0052-several-cores-for-a-tile-that-is-alone.md)).
     """
 
     def __init__(self, dtype: torch.dtype, num_threads: int = 0) -> None:
@@ -105,7 +117,7 @@ class CompiledConvolutions:
             inputs.append(further.contiguous())
         ways = self._compile(network, tuple(tiles.shape[1:] for tiles in inputs))
         answers = x.new_empty(num_tiles, sum(head.out_channels for head in network.heads) // 4, height, width)
-        with UNDER_WAY.with_further(num_tiles) as is_alone, ways.choose(is_alone).requests(num_tiles) as requests:
+        with UNDER_WAY.more_tiles(num_tiles) as is_alone, ways.choose(is_alone).requests(num_tiles) as requests:
             for index in range(num_tiles + len(requests)):
                 request = requests[index % len(requests)]
                 if index >= len(requests):
@@ -146,7 +158,7 @@ class _Ways:
                 self._with_several = several
 
     def choose(self, is_alone: bool) -> "_Compiled":
-        """is_alone: whether it is for one tile while no other is under way."""
+        """is_alone: see `_UnderWay.more_tiles`."""
         return self._with_several if is_alone else self._with_one_core
 
     def give_back(self) -> None:

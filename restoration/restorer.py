@@ -19,6 +19,7 @@ from typing import Literal, Self, TypedDict, Unpack, get_args
 import numpy as np
 import torch
 
+from restoration.cpu import UNDER_WAY
 from restoration.damage_maps import encode_map
 from restoration.device import (
     DeviceGenerator,
@@ -160,7 +161,8 @@ def restore_photo(
     options.expect_size(photo.height_px, photo.width_px)
     if photo.further_pages and (options.damage is not None or options.protect is not None):
         raise InvalidOption(f"a mask is for one page, but the photo has {len(photo.pages)}; send them one by one")
-    first, *further = pages = [_restore_page(page, generator, options, offset_px) for page in photo.pages]
+    with UNDER_WAY.one_more_photo():
+        first, *further = pages = [_restore_page(page, generator, options, offset_px) for page in photo.pages]
     seconds: dict[str, float] = {}
     for stage, duration in (item for page in pages for item in page.seconds.items()):
         seconds[stage] = seconds.get(stage, 0.0) + duration

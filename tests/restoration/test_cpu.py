@@ -130,10 +130,14 @@ def test_a_tile_that_is_alone_is_computed_by_several_cores(monkeypatch: pytest.M
     (of_two, _), (of_one, _) = network.answer(tiles), network.answer(tiles[:1])
     assert ways == ["one", "several cores"]
     assert torch.equal(of_one, of_two[:1])
-    with cpu.UNDER_WAY.with_further(1):  # another network's
+    with cpu.UNDER_WAY.more_tiles(1):  # another network's
         other.answer(tiles[:1])
+    with cpu.UNDER_WAY.one_more_photo():
+        other.answer(tiles[:1])
+        with cpu.UNDER_WAY.one_more_photo():
+            other.answer(tiles[:1])
     other.answer(tiles[:1])
-    assert ways[2:] == ["one", "several cores"]
+    assert ways[2:] == ["one", "several cores", "one", "several cores"]
 
 
 def test_a_tile_that_failed_is_not_under_way_any_more(monkeypatch: pytest.MonkeyPatch) -> None:

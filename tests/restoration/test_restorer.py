@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from restoration.cpu import UNDER_WAY
 from restoration.device import DeviceGenerator
 from restoration.errors import InvalidOption
 from restoration.generator import build_generator
@@ -192,6 +193,24 @@ def test_of_several_pages_the_likeliest_is_told_unless_one_was_repaired():
     assert restore_photo(pages(white, clean), TwoDoubts()).suspected_from == alone
     assert restore_photo(pages(clean, clean), TwoDoubts()).suspected_from is None
     assert restore_photo(pages(white, green), TwoDoubts()).suspected_from is None
+
+
+def test_a_photo_counts_while_it_is_restored():
+    """So that its lone tiles get several cores only if it is the only one."""
+    are_alone = []
+
+    class Lone(WhiteIsDamage):
+        def detect(self, tiles: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+            with UNDER_WAY.more_tiles(1) as is_alone:
+                are_alone.append(is_alone)
+            return super().detect(tiles)
+
+    photo = photo_of(dark_photo(200, 200))
+    restore_photo(photo, Lone())
+    with UNDER_WAY.one_more_photo():
+        restore_photo(photo, Lone())
+    restore_photo(photo, Lone())
+    assert are_alone == [True, False, True]
 
 
 def test_doubtful_damage_is_repaired_in_part():
