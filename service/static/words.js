@@ -17,8 +17,9 @@ export function describe(photo) {
   }
 }
 
-export function repaired({ damage_ratio: ratio, denoise }) {
-  const found = ratio === 0 ? "No damage found" : `${percent(ratio)} repaired`;
+export function repaired({ damage_ratio: ratio, suspected_from: suspected, denoise }) {
+  const untouched = suspected === null ? "No damage found" : "Perhaps damaged";
+  const found = ratio === 0 ? untouched : `${percent(ratio)} repaired`;
   return denoise > 0 ? `${found}, denoised` : found;
 }
 
@@ -29,7 +30,7 @@ export function facts(photo) {
   const unchanged = isAsItCame ? ", so the file comes back as it came, byte for byte" : "";
   const found =
     info.damage_ratio === 0
-      ? `No damage was found${unchanged}. ${suspicion(info)}`
+      ? nothingRepaired(info, unchanged)
       : `${percent(info.damage_ratio)} of the picture was taken for damage and repaired.`;
   const outcome = info.denoise > 0 ? `${found} All of it was denoised.` : found;
   const pages = info.num_pages > 1 ? ` ${info.num_pages} pages, of which the first is shown.` : "";
@@ -37,10 +38,10 @@ export function facts(photo) {
   return `${outcome} ${size}, ${info.format.toUpperCase()}, release ${info.release}.${pages}`;
 }
 
-function suspicion({ suspected_from: sensitivity }) {
+function nothingRepaired({ suspected_from: sensitivity }, unchanged) {
   return sensitivity === null
-    ? "If you see some, raise the sensitivity."
-    : `Something looks like it: from a sensitivity of ${sensitivity} on it is repaired.`;
+    ? `No damage was found${unchanged}. If you see some, raise the sensitivity.`
+    : `Nothing was surely damage${unchanged}. From a sensitivity of ${sensitivity} on something is repaired: see whether it should be.`;
 }
 
 // The name to save it under: that of the photograph, with the ending of what came back.
