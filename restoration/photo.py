@@ -31,7 +31,7 @@ from restoration.photo_jpeg2000 import Jpeg2000Traits, open_jpeg2000, rewrite_jp
 from restoration.photo_kinds import PhotoFormat, recognise_format
 from restoration.photo_metadata import Metadata, OpenedPhoto
 from restoration.photo_pillow import Plain
-from restoration.photo_png import PngTraits, open_png, rewrite_png, write_png
+from restoration.photo_png import PngTraits, open_png, rewrite_png, rewrite_png_with_8_bits, write_png
 from restoration.photo_tiff import TiffTraits, open_tiff, rewrite_tiff, write_tiff
 from restoration.photo_webp import MAX_SIDE_PX as WEBP_MAX_SIDE_PX
 from restoration.photo_webp import WebpTraits, open_webp, write_webp
@@ -238,7 +238,8 @@ def encode_photo(
     elif is_denoised and target == "jpeg" and quality is None and isinstance(photo.traits, JpegTraits):
         quality = quality_without_artifacts(photo.traits)
         is_converted = is_converted or quality is not None
-    if not is_converted and samples.shape == photo.samples.shape:
+    is_rewritable = samples.shape == photo.samples.shape or isinstance(photo.traits, PngTraits)
+    if not is_converted and is_rewritable:
         return _rewrite(photo, all_samples, history)
     return _write(photo, all_samples, target, quality, depth, history)
 
@@ -311,7 +312,7 @@ def _write(
     depth: Depth,
     history: History | None,
 ) -> bytes:
-    """Anew, from samples and metadata alone; a JPEG as JPEG keeps all but its tables."""
+    """Anew, from samples and metadata alone; a JPEG as JPEG keeps all but its tables, a PNG as PNG all its chunks."""
     plains = [_plain(page, samples, depth) for page, samples in zip(photo.pages, all_samples, strict=True)]
     plain, metadata = plains[0], _metadata(photo, history)
     match target:
@@ -320,6 +321,8 @@ def _write(
                 return reencode_jpeg(plain, photo.traits, quality, history)
             return write_jpeg(plain, metadata, quality)
         case "png":
+            if isinstance(photo.traits, PngTraits):
+                return rewrite_png_with_8_bits(to_8_bit(plain.samples), photo.traits, history)
             return write_png(plain, metadata)
         case "webp":
             return write_webp(plain, metadata, is_lossless=_came_lossless(photo), quality=quality)
@@ -390,8 +393,8 @@ def _check_target(photo: Photo, target: PhotoFormat, depth: Depth, side_px: int)
         raise InvalidOption("the photo has an alpha channel, which JPEG can't hold; ask for png, webp or tiff")
     if target not in ("jpeg", "tiff") and mode == "CMYK":
         raise InvalidOption(f"the photo is CMYK, which {target} can't hold; ask for tiff or jpeg")
-    if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.has_transparent_colour:
-        raise InvalidOption(f"the photo has a transparent colour, which {target} can't hold; ask for png")
+    if target != "png" and isinstance(photo.traits, PngTraits) and photo.traits.only_here:
+        raise InvalidOption(f"the photo has {photo.traits.only_here}, which {target} can't hold; ask for png")
     if (max_side_px := _LONGEST_SIDE_PX.get(target)) is not None and side_px > max_side_px:
         raise InvalidOption(
             f"the picture would have {side_px:,} pixels a side, but {target} holds {max_side_px:,}; ask for png or tiff"

@@ -3,7 +3,7 @@
 It is an event of `xmpMM:History` (XMP specification, part 2: ResourceEvent) that names the service, the
 release and the share of the photo that was restored; no time and no host, so that the same photo gives the same bytes.
 It is put into the packet as text, and nothing else in the packet moves. A packet that is no XML in UTF-8 with
-the usual prefixes is left as it is, and so is one whose history is written in another way.
+the usual prefixes is left as it is, and so is one whose history is written in another way, or as an attribute.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from restoration import __version__
 _PACKAGE = "photo-restoration"
 _END_OF_HISTORY = b"</rdf:Seq>"
 _START_OF_HISTORY = b"<xmpMM:History>"
+_EMPTY_HISTORIES = (b"<xmpMM:History/>", b"<xmpMM:History><rdf:Seq/></xmpMM:History>")
+_EMPTY_HISTORY = b"<xmpMM:History><rdf:Seq></rdf:Seq></xmpMM:History>"
 _END_OF_DESCRIPTIONS = b"</rdf:RDF>"
 _NAMESPACES = (
     b'xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/" xmlns:stEvt="http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"'
@@ -47,8 +49,9 @@ class History:
 
 def add_history(xmp: bytes | None, history: History) -> bytes:
     """The packet with the entry as the last of its history."""
-    xmp = xmp or _EMPTY_PACKET
-    event = history.as_event()
+    xmp, event = xmp or _EMPTY_PACKET, history.as_event()
+    for empty in _EMPTY_HISTORIES:
+        xmp = xmp.replace(empty, _EMPTY_HISTORY)
     start, end = xmp.find(_START_OF_HISTORY), xmp.rfind(_END_OF_DESCRIPTIONS)
     if start >= 0:
         at = xmp.find(_END_OF_HISTORY, start)

@@ -4,8 +4,8 @@ Kept: the coefficients of every 8 x 8 block in which nothing has changed; quanti
 progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
 extended XMP, ICC, IPTC.
 What was denoised is encoded anew as a whole, too, with finer tables: see `quality_without_artifacts`.
-Not kept: thumbnails (EXIF, JFXX, Photoshop's, XMP's but for its extension), further pictures of the file (MPO, depth,
-gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
+Not kept: thumbnails (JFIF, JFXX, EXIF, Photoshop's, XMP's but for its extension), further pictures of the file (MPO,
+depth, gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
 Components whose sizes are no whole multiples are encoded anew as a whole, with the same tables. The same goes for
 another size or quality. CMYK and YCCK are written in one scan a component.
 """
@@ -24,7 +24,7 @@ from restoration.photo_colours import Bytes, Cmyk, ColourModel, Direct
 from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, read_samples, to_picture
-from restoration.photo_tags import without_thumbnail
+from restoration.photo_tags import ORIENTATION, SHORT, Tag, pack_tags, without_thumbnail
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
 DEFAULT_QUALITY = 95
@@ -34,6 +34,8 @@ _SUM_OF_FINE_TABLE = 369  # of libjpeg's first table at a quality of 95
 _MAX_SEGMENTS = 2048
 _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
+_JFIF_PREFIX = b"JFIF\0"
+_THUMBNAIL_SIZE_AT = 12  # in JFIF's segment: width and height, a byte each
 _EXIF_PREFIX = b"Exif\0\0"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _RESOURCE_PREFIX = b"Photoshop 3.0\0"
@@ -86,7 +88,7 @@ def open_jpeg(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedP
 
 def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None) -> bytes:
     """plain: 8-bit L, RGB or CMYK; written at `quality` or 95, 4:4:4, with the metadata that fit JPEG's segments of
-    64 KiB (ICC profiles may take many)."""
+    64 KiB (ICC profiles may take many). Of longer EXIF the orientation is kept, without which it would lie askew."""
     output = io.BytesIO()
     to_picture(plain).save(
         output, "JPEG", quality=quality or DEFAULT_QUALITY, subsampling=0, **_metadata_options(metadata)
@@ -127,7 +129,7 @@ def reencode_jpeg(
     written = output.getvalue()
     transform = [segment for segment in _read_segments(written) if _is_colour_transform(segment)]
     others = [segment for segment in _with_history(traits.segments, history) if not _is_colour_transform(segment)]
-    first = sum(segment.payload.startswith(b"JFIF\0") for segment in others)  # it must come before everything
+    first = sum(segment.payload.startswith(_JFIF_PREFIX) for segment in others)  # it must come before everything
     return _with_segments(written, [*others[:first], *transform, *others[first:]])
 
 
@@ -202,6 +204,8 @@ def _is_colour_transform(segment: Segment) -> bool:
 
 
 def _without_thumbnail(segment: Segment) -> Segment:
+    if segment.payload.startswith(_JFIF_PREFIX) and any(segment.payload[_THUMBNAIL_SIZE_AT:][:2]):
+        return segment._replace(payload=segment.payload[:_THUMBNAIL_SIZE_AT] + bytes(2))
     for prefix, cut in ((_EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
         if segment.payload.startswith(prefix):
             return segment._replace(payload=prefix + cut(segment.payload.removeprefix(prefix)))
@@ -237,7 +241,7 @@ def _with_history(segments: Sequence[Segment], history: History | None) -> Seque
         return segments
     if at is not None:
         return [*segments[:at], Segment(_APP1, payload), *segments[at + 1 :]]
-    first = sum(segment.payload.startswith((b"JFIF\0", _EXIF_PREFIX)) for segment in segments)
+    first = sum(segment.payload.startswith((_JFIF_PREFIX, _EXIF_PREFIX)) for segment in segments)
     return [*segments[:first], Segment(_APP1, payload), *segments[first:]]
 
 
@@ -294,10 +298,15 @@ def _metadata_options(metadata: Metadata) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if metadata.icc_profile and len(metadata.icc_profile) <= 255 * (_MAX_PAYLOAD_BYTES - 14):
         options["icc_profile"] = metadata.icc_profile
-    if metadata.exif and len(_EXIF_PREFIX + metadata.exif) <= _MAX_PAYLOAD_BYTES:
-        options["exif"] = _EXIF_PREFIX + metadata.exif
+    if metadata.exif:
+        exif = _EXIF_PREFIX + metadata.exif
+        options["exif"] = exif if len(exif) <= _MAX_PAYLOAD_BYTES else _EXIF_PREFIX + _orientation_alone(metadata)
     if metadata.xmp and len(_XMP_PREFIX + metadata.xmp) <= _MAX_PAYLOAD_BYTES:
         options["xmp"] = metadata.xmp
     if metadata.dpi:
         options["dpi"] = metadata.dpi
     return options
+
+
+def _orientation_alone(metadata: Metadata) -> bytes:
+    return pack_tags({ORIENTATION: Tag(SHORT, struct.pack("<H", metadata.orientation))})

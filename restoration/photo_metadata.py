@@ -3,7 +3,7 @@
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
 from restoration.photo_colours import ColourModel, Samples
@@ -15,6 +15,7 @@ from restoration.photo_tags import (
     X_RESOLUTION,
     Y_RESOLUTION,
     Tag,
+    Tags,
     read_tags,
     without_thumbnail,
 )
@@ -26,12 +27,13 @@ _MAX_DPI = 65_535  # JPEG's field is 16 bits wide
 @dataclass(frozen=True)
 class Metadata:
     """icc_profile; exif: without the prefix that JPEG gives it; xmp; both without their thumbnails, which would be
-    stale; dpi: horizontal, vertical."""
+    stale; dpi: horizontal, vertical; captions: a TIFF's IPTC and Photoshop's resources, for another TIFF."""
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    captions: Tags = field(default_factory=dict)
 
     @property
     def orientation(self) -> int:

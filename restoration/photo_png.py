@@ -1,15 +1,16 @@
 """PNG: written back losslessly, in its own colour type and depth, with its ancillary chunks as they were.
 
 Kept, byte for byte: colour (iCCP, sRGB, gAMA, cHRM, cICP, sBIT and HDR's), the palette, pHYs, eXIf, tRNS, bKGD, texts,
-tIME, and unknown chunks that say that they may be copied. Not kept: interlacing, thumbnails (EXIF, XMP), how it was
-compressed. A text or profile that unpacks to more than 1 MiB (Pillow's limit) makes the file undecodable.
+tIME, and unknown chunks that say that they may be copied. Written with 8 bits instead of 16, tRNS, bKGD and sBIT are
+rounded as the samples are. Not kept: interlacing, thumbnails (EXIF, XMP), how it was compressed. A text or profile that
+unpacks to more than 1 MiB (Pillow's limit) makes the file undecodable.
 """
 
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import imagecodecs
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from restoration.errors import PhotoUndecodable, UnsupportedPhoto
-from restoration.photo_colours import ColourModel, Direct, Indexed, Samples, grey_levels
+from restoration.photo_colours import Bytes, ColourModel, Direct, Indexed, Samples, grey_levels, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, read_samples, to_picture
@@ -38,6 +39,13 @@ _DIRECT = {
     _GREY_ALPHA: Direct(1, has_alpha=True),
     _RGBA: Direct(3, has_alpha=True),
 }
+_NUM_CHANNELS = {_GREY: 1, _RGB: 3, _PALETTE: 1, _GREY_ALPHA: 2, _RGBA: 4}
+# In 100,000ths, and how far off they may be, since writers round them
+_GAMMA_AND_PRIMARIES_OF_SRGB: Mapping[bytes, tuple[tuple[int, ...], int]] = {
+    b"gAMA": ((45455,), 500),
+    b"cHRM": ((31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), 200),
+}
+_CICP_OF_SRGB = bytes((1, 13, 0, 1))  # ITU-T H.273: BT.709's primaries, sRGB's curve, RGB, full range
 # On grain of 16 bits, zlib's 6, Pillow's own, takes a third longer and gains 1 %
 _DEEP_LEVEL = 3
 
@@ -50,12 +58,12 @@ class Chunk(NamedTuple):
 @dataclass(frozen=True)
 class PngTraits:
     """chunks: the ancillary ones and the palette, in their order; num_bits: of a sample; colour_type: PNG's number for
-    it; has_transparent_colour: one sample value is said to be transparent (tRNS), which no other format can say."""
+    it; only_here: what the photo has that no other format can say."""
 
     chunks: tuple[Chunk, ...]
     num_bits: int
     colour_type: int
-    has_transparent_colour: bool
+    only_here: str | None
 
 
 def open_png(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedPhoto:
@@ -66,14 +74,14 @@ def open_png(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedPh
         raise UnsupportedPhoto("the PNG has more than one frame: it is an animation; send a still photo")
     num_bits, colour_type = struct.unpack_from(">BB", encoded, len(_SIGNATURE) + 16)
     kept = tuple(_without_thumbnail(chunk) for chunk in chunks if _is_kept(chunk.name))
-    has_transparent_colour = colour_type in (_GREY, _RGB) and any(chunk.name == b"tRNS" for chunk in kept)
+    metadata = read_metadata(file.info)
     return OpenedPhoto(
         file.height,
         file.width,
         _colours_of(num_bits, colour_type, kept),
-        lambda: _read_samples(encoded, file, num_bits),
-        read_metadata(file.info),
-        PngTraits(kept, num_bits, colour_type, has_transparent_colour),
+        lambda: _read_samples(encoded, file, num_bits, _NUM_CHANNELS[colour_type]),
+        metadata,
+        PngTraits(kept, num_bits, colour_type, _only_in_png(kept, colour_type, metadata)),
     )
 
 
@@ -93,8 +101,14 @@ def write_png(plain: Plain, metadata: Metadata) -> bytes:
 
 
 def rewrite_png(samples: Samples, traits: PngTraits, history: History | None = None) -> bytes:
-    """samples: (H, W, C) of the kind that the photo came in."""
+    """samples: (H, W, C) of the kind that the photo came in, whatever H and W."""
     return _with_chunks(_encode(samples, traits), _with_history(traits.chunks, history))
+
+
+def rewrite_png_with_8_bits(samples: Bytes, traits: PngTraits, history: History | None = None) -> bytes:
+    """samples: (H, W, C) of the kind that the photo came in, but for their depth, which was 16."""
+    chunks = tuple(_with_8_bits(chunk) for chunk in traits.chunks)
+    return rewrite_png(samples, replace(traits, chunks=chunks, num_bits=8), history)
 
 
 def _encode(samples: Samples, traits: PngTraits) -> bytes:
@@ -121,10 +135,39 @@ def _colours_of(num_bits: int, colour_type: int, chunks: Sequence[Chunk]) -> Col
     return Indexed(table.tobytes(), "palette")
 
 
-def _read_samples(encoded: bytes, file: PngImagePlugin.PngImageFile, num_bits: int) -> Samples:
+def _only_in_png(chunks: Sequence[Chunk], colour_type: int, metadata: Metadata) -> str | None:
+    data = {chunk.name: chunk.data for chunk in chunks}
+    if b"tRNS" in data and colour_type in (_GREY, _RGB):
+        return "a transparent colour (tRNS)"
+    telling = [name.decode() for name in _colour_chunks(data)] if metadata.icc_profile is None else []
+    return f"colours that {' and '.join(telling)} define, not a profile" if telling else None
+
+
+def _colour_chunks(data: Mapping[bytes, bytes]) -> list[bytes]:
+    """Those that define other colours than sRGB's: PNG 3rd edition, section 4.3, has their order of precedence."""
+    if b"cICP" in data:
+        return [b"cICP"] if data[b"cICP"] != _CICP_OF_SRGB else []
+    if b"sRGB" in data:
+        return []
+    return [
+        name
+        for name, (expected, slack) in _GAMMA_AND_PRIMARIES_OF_SRGB.items()
+        if len(data.get(name, b"")) == 4 * len(expected)
+        and (np.abs(np.frombuffer(data[name], ">u4").astype(np.int64) - expected) > slack).any()
+    ]
+
+
+def _with_8_bits(chunk: Chunk) -> Chunk:
+    if chunk.name in (b"tRNS", b"bKGD") and len(chunk.data) % 2 == 0:
+        return chunk._replace(data=to_8_bit(np.frombuffer(chunk.data, ">u2")).astype(">u2").tobytes())
+    return chunk._replace(data=bytes(min(bits, 8) for bits in chunk.data)) if chunk.name == b"sBIT" else chunk
+
+
+def _read_samples(encoded: bytes, file: PngImagePlugin.PngImageFile, num_bits: int, num_channels: int) -> Samples:
     if num_bits == 16:  # Pillow has grey of so many bits, but no colour
-        samples: Samples = imagecodecs.png_decode(encoded)
-        return samples.reshape(file.height, file.width, -1)
+        decoded = imagecodecs.png_decode(encoded)  # of a transparent colour (tRNS) it makes alpha
+        deep: Samples = np.ascontiguousarray(decoded.reshape(file.height, file.width, -1)[:, :, :num_channels])
+        return deep
     scale = 255 // ((1 << num_bits) - 1) if file.mode == "L" else 1
     samples = read_samples(file)
     return samples // np.uint8(scale) if scale > 1 else samples

@@ -6,15 +6,16 @@ So everything else stays byte for byte: all other strips and tiles, all tags, EX
 are undamaged.
 JPEG inside TIFF, CCITT's fax codes and reversed bits (FillOrder 2) become deflate, for the whole page: a second lossy
 pass would change undamaged samples, and no library at hand writes the other two.
-Not kept once something has changed: reduced copies (thumbnails, pyramids) and thumbnails in XMP and Photoshop's
-resources, which would show the photo unrestored; but their bytes, and those of strips that moved, stay in the file.
+Not kept once something has changed: reduced copies (thumbnails, pyramids), Photoshop's layers, and thumbnails in XMP
+and Photoshop's resources, which would show the photo unrestored; but their bytes, and those of strips that moved, stay
+in the file.
 """
 
 import io
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -58,7 +59,7 @@ _PLANES, _T4_OPTIONS, _T6_OPTIONS, _PREDICTOR, _PALETTE = 284, 292, 293, 317, 32
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _SUBDIRECTORIES = 322, 323, 324, 325, 330
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _JPEG_TABLES, _DEPTH = 338, 339, 347, 32997
 _YCBCR_TAGS = (529, 530, 531, 532)  # coefficients, subsampling, positioning, and reference black and white
-_XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 700, 33723, 34377, 34675, 37724
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _BY_PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 _REDUCED, _TRANSPARENCY = 1, 4  # bits of NewSubfileType
 _STRAIGHT_ALPHA = 2
@@ -72,7 +73,7 @@ _TEXTS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)  # titles, camera,
 _WINDOWS = (18246, 18249, 40091, 40092, 40093, 40094, 40095)  # its Explorer's rating, title, comment ...
 _COLOURS = (318, 319)  # white point, primaries
 _DESCRIPTIVE_TAGS = frozenset((*_RESOLUTION, *_TEXTS, *_WINDOWS, *_COLOURS, ORIENTATION, EXIF_DIRECTORY, GPS_DIRECTORY))
-_METADATA_TAGS = _DESCRIPTIVE_TAGS | {_XMP, _ICC}
+_METADATA_TAGS = _DESCRIPTIVE_TAGS | {_XMP, _ICC, _IPTC, _PHOTOSHOP}
 _LAYOUT_TAGS = frozenset(
     (
         *(_NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS),
@@ -180,6 +181,7 @@ def _open_page(encoded: bytes, file: tifffile.TiffFile, index: int, directory: D
     tags = read_tags(encoded, _METADATA_TAGS, at=directory.offset)
     exif = pack_tags({number: tag for number, tag in tags.items() if number in _DESCRIPTIVE_TAGS})
     metadata = read_metadata({"icc_profile": _data(tags, _ICC), "xmp": _data(tags, _XMP)}, exif)
+    metadata = replace(metadata, captions=_captions_of(tags))
     traits = _read_traits(encoded, directory, layout)
     segmentation = traits.segmentation
     return OpenedPhoto(
@@ -369,9 +371,16 @@ def _fresh_metadata(tags: Tags, history: History | None) -> Tags:
     return fresh
 
 
+def _captions_of(tags: Tags) -> Tags:
+    captions = {number: tags[number] for number in (_IPTC, _PHOTOSHOP) if number in tags}
+    if resources := _data(tags, _PHOTOSHOP):
+        captions[_PHOTOSHOP] = Tag(BYTE, without_resource_thumbnail(resources))
+    return captions
+
+
 def _write_directory(file: bytearray, layout: TiffLayout, page: TiffTraits, new_tags: Tags) -> int:
     """The page's directory anew, at the end of the file; returns where."""
-    stale = {_SUBDIRECTORIES} | (set() if page.is_rewritable else _COMPRESSION_TAGS)
+    stale = {_SUBDIRECTORIES, _LAYERS} | (set() if page.is_rewritable else _COMPRESSION_TAGS)
     entries = {number: entry for number, entry in page.directory.entries.items() if number not in stale}
     tags = {number: tag if layout.is_big else _narrow(tag) for number, tag in new_tags.items()}
     offset = _end_of(file)
@@ -437,6 +446,7 @@ def _data(tags: Tags, number: int) -> bytes | None:
 
 def _tags_from_metadata(metadata: Metadata) -> Tags:
     tags = read_tags(metadata.exif, _DESCRIPTIVE_TAGS) if metadata.exif else {}
+    tags |= metadata.captions
     if metadata.icc_profile:
         tags[_ICC] = Tag(UNDEFINED, metadata.icc_profile)
     if metadata.xmp:

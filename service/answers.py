@@ -23,6 +23,11 @@ FILE_SUFFIXES: dict[PhotoFormat, str] = {
 }
 
 
+LAID_ON_ITS_SIDE = (5, 6, 7, 8)
+RIGHT_IS_STORED_FIRST = (2, 3, 6, 7)
+"""Orientations (EXIF 2.32, 4.6.4) by where left and right are stored: along rows or columns, and from which end."""
+
+
 class RestoreQuery(BaseModel):
     """The query of POST /restore. A parameter that is not here is refused, not ignored."""
 
@@ -81,7 +86,7 @@ class RestoreQuery(BaseModel):
     )
     release: str | None = Field(
         default=None,
-        pattern=r"^\d{4,12}$",
+        pattern=r"^[0-9]{4,12}$",
         description="answer only with this release, else 409",
         examples=["0001"],
     )
@@ -117,13 +122,11 @@ def check_answer(query: RestoreQuery, photo: Photo) -> None:
             "ask for output=restored or all"
         )
     if query.output != "damage_map":
-        num_across = 2 if query.output == "comparison" else 1
+        size_px = [photo.height_px, photo.width_px]
+        if query.output == "comparison":
+            size_px[axis_across(photo)] *= 2
         check_writable(
-            photo,
-            format=query.photo_format,
-            quality=query.quality,
-            depth=query.depth,
-            size_px=(photo.height_px, num_across * photo.width_px),
+            photo, format=query.photo_format, quality=query.quality, depth=query.depth, size_px=tuple(size_px)
         )
     if query.preview:
         choose_preview_format(first_page(photo))
@@ -162,8 +165,11 @@ def encode_damage_map(codec: Codec, restoration: Restoration) -> Answer:
 
 
 def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery) -> Answer:
-    """Before on the left, after on the right, in the photo's stored grid."""
-    side_by_side = np.concatenate((photo.samples, restoration.samples), axis=1)
+    """Before on the left, after on the right, once the stored grid is turned as the orientation says."""
+    halves = (photo.samples, restoration.samples)
+    if photo.metadata.orientation in RIGHT_IS_STORED_FIRST:
+        halves = halves[::-1]
+    side_by_side = np.concatenate(halves, axis=axis_across(photo))
     format = query.photo_format or photo.format
     body = codec.encode(
         photo,
@@ -174,6 +180,11 @@ def encode_comparison(codec: Codec, photo: Photo, restoration: Restoration, quer
         is_denoised=restoration.denoise > 0.0,
     )
     return Answer(body, MEDIA_TYPES[format], f"comparison.{FILE_SUFFIXES[format]}")
+
+
+def axis_across(photo: Photo) -> int:
+    """Of the stored grid, which is seen from left to right."""
+    return 0 if photo.metadata.orientation in LAID_ON_ITS_SIDE else 1
 
 
 def encode_all(codec: Codec, photo: Photo, restoration: Restoration, query: RestoreQuery, version: str) -> Answer:

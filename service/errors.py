@@ -195,7 +195,7 @@ class ProblemKind:
         return f"urn:photo-restoration:problem:{self.name}"
 
 
-INVALID_PARAMETER = ProblemKind(422, "invalid-parameter", "A parameter is unknown or out of range")
+INVALID_PARAMETER = ProblemKind(422, "invalid-parameter", "A parameter is unknown, repeated or out of range")
 INTERNAL_ERROR = ProblemKind(500, "internal-error", "The service failed")
 
 PROBLEM_KINDS: dict[type[Exception], ProblemKind] = {

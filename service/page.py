@@ -29,6 +29,7 @@ class PageFiles(StaticFiles):
 def mount_page(app: FastAPI) -> None:
     app.mount("/static", PageFiles(directory=STATIC), name="static")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)

@@ -1,13 +1,16 @@
 """The calls. What they refuse is in `errors.py`, what they understand in `answers.RestoreQuery` and `uploads.py`."""
 
 import asyncio
+from collections import Counter
 from functools import partial
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.datastructures import QueryParams
 
 from restoration.photo import MEDIA_TYPES
 from restoration.restorer import expect_denoiser
@@ -157,6 +160,7 @@ async def restore(
 
     A repeat whose `If-None-Match` names the answer's `ETag` gets 412 before anything is restored.
     """
+    expect_no_repeats(request.query_params)
     check_answerable(query)
     restorer = context.releases.restorer(query.release)
     expect_denoiser(restorer.generator, query.denoise)
@@ -173,6 +177,15 @@ async def restore(
     is_exact = restorer.generator.num_size_changes == num_size_changes
     headers = restored_headers(restored, restorer.release.version, etag if is_exact else None)
     return Response(restored.answer.body, headers=headers)
+
+
+def expect_no_repeats(parameters: QueryParams) -> None:
+    """Of a repeated parameter the last would count. Raises RequestValidationError."""
+    counts = Counter(name for name, _ in parameters.multi_items())
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        message = "it is there more than once; send it once"
+        raise RequestValidationError([{"loc": ("query", name), "msg": message} for name in repeated])
 
 
 async def read_in_time(request: Request, settings: Settings, share: UploadShare) -> Upload:
@@ -237,6 +250,7 @@ def server_timing(timing: Timing) -> str:
     return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process alive?", responses=json_example(ALIVE) | problem_responses(503))
 async def livez(context: Context) -> dict[str, str]:
     """Green as soon as the port is open, red when only a restart helps: the device has failed."""
@@ -244,6 +258,7 @@ async def livez(context: Context) -> dict[str, str]:
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Can photos be restored?", responses=json_example(READY) | problem_responses(503))
 async def readyz(context: Context) -> dict[str, str]:
     """503 with the reason until a release is loaded, warmed up and self-tested, and while the service drains."""
@@ -273,7 +288,7 @@ def models(context: Context) -> Models:
     responses=json_example(MODELS) | problem_responses(401, 403, 404, 409, 422, 429, 503, of_activation=True),
 )
 async def activate(
-    version: Annotated[str, Path(pattern=r"^\d{4,12}$", description="such as `0007`")],
+    version: Annotated[str, Path(pattern=r"^[0-9]{4,12}$", description="such as `0007`")],
     context: Context,
     caller: Administrator,
 ) -> Models:

@@ -6,9 +6,11 @@ service drain: it still answers, says not ready, takes no new photo. When what i
 
 import time
 from types import FrameType
+from urllib.parse import unquote
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
 from service.context import ServiceContext
@@ -50,7 +52,7 @@ def serve(settings: Settings) -> None:
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        with_plain_paths(app),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -62,3 +64,16 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         h11_max_incomplete_event_size=settings.max_head_bytes,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
+
+
+def with_plain_paths(app: ASGIApp) -> ASGIApp:
+    """A request's target may be a whole URL (RFC 9112, section 3.2.2), which uvicorn takes for a path."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["raw_path"].startswith((b"http://", b"https://")):
+            _, _, path = scope["raw_path"].partition(b"://")[2].partition(b"/")
+            scope["raw_path"] = b"/" + path
+            scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+        await app(scope, receive, send)
+
+    return call

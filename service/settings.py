@@ -109,7 +109,10 @@ class Settings(BaseSettings):
         default=8, ge=3, description="parts in a multipart body, of which three have a meaning; more is a 400"
     )
     max_head_bytes: int = Field(
-        default=64 * 1024, ge=4096, description="bytes in a request's line and headers together; more is a 400"
+        default=64 * 1024,
+        ge=4096,
+        description="bytes of a request's line and headers that may wait for their end; more is a 400. The read that "
+        "brings the end, 256 KiB at most, is not counted",
     )
     max_queued_requests: int = Field(
         default=64, ge=1, description="requests waiting or being restored; one more is a 503 with Retry-After"

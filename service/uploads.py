@@ -67,10 +67,20 @@ class UploadShare:
 
 
 class FormParser(MultiPartParser):
-    """Keeps files in memory, and knows whether the form's end was seen: one cut short would pass for a small one."""
+    """Keeps files in memory, refuses text for a file, and knows whether the form's end was seen: one cut short would
+    pass for a small one."""
 
     spool_max_size = 0  # SpooledTemporaryFile's word for never
     is_complete = False
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        name = self._current_part.field_name
+        if self._current_part.file is None and name in FORM_FIELDS:
+            raise BadUpload(
+                f"the field {name!r} has no filename, so it counts as text, but it must be a file: "
+                f"curl -F {name}=@old.jpg, with the @"
+            )
 
     def on_end(self) -> None:
         self.is_complete = True
@@ -150,7 +160,7 @@ async def until_complete(body: AsyncGenerator[bytes, None], parser: FormParser) 
 
 
 async def pick_fields(form: FormData) -> Upload:
-    """Every field known, at most once, a file and not empty; `image` among them. Anything else: BadUpload."""
+    """Every field known, at most once and not empty; `image` among them. Anything else: BadUpload."""
     files: dict[str, bytes] = {}
     for name, value in form.multi_items():
         if name not in FORM_FIELDS:
@@ -160,8 +170,7 @@ async def pick_fields(form: FormData) -> Upload:
             )
         if name in files:
             raise BadUpload(f"the form has the field {name!r} twice; send one photo a request")
-        if not isinstance(value, UploadFile):
-            raise BadUpload(f"the field {name!r} is text, but must be a file: curl -F {name}=@old.jpg, with the @")
+        assert isinstance(value, UploadFile), "the parser refuses text of these names"
         files[name] = await value.read()
         if not files[name]:
             raise BadUpload(f"the field {name!r} is an empty file")

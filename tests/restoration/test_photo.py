@@ -6,6 +6,7 @@ import zlib
 from contextlib import suppress
 from itertools import product
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -81,6 +82,30 @@ def restore(photo):
     samples = photo.samples.copy()
     samples[30:40, 50:60] = 20
     return samples
+
+
+def restore_with_its_own(photo):
+    """The same for a palette: samples of elsewhere in the photo."""
+    samples = photo.samples.copy()
+    samples[30:40, 50:60] = samples[:10, :10]
+    return samples
+
+
+def pack_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+
+
+def with_chunks(png: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    at = png.index(b"IDAT") - 4
+    return png[:at] + b"".join(pack_chunk(*chunk) for chunk in chunks) + png[at:]
+
+
+def chunk_names(png: bytes) -> list[bytes]:
+    names, at = [], 8
+    while at < len(png):
+        names.append(png[at + 4 : at + 8])
+        at += 12 + struct.unpack_from(">L", png, at)[0]
+    return names
 
 
 def assert_metadata_is_kept(encoded: bytes) -> None:
@@ -272,6 +297,77 @@ class TestPng:
         with pytest.raises(InvalidOption, match="transparent colour"):
             encode_photo(photo, photo.samples, format="webp")
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("depth", ["same", "8"])
+    def test_a_transparent_colour_of_16_bits_makes_no_alpha_channel(self, channels, depth):
+        deep = RGB[:, :, :channels].astype(np.uint16) * 257
+        transparency = struct.pack(f">{channels}H", *deep[5, 5].tolist())
+        encoded = with_chunks(
+            imagecodecs.png_encode(deep.squeeze()), (b"tRNS", transparency), (b"sBIT", b"\x0c" * channels)
+        )
+        photo = decode_photo(encoded)
+        np.testing.assert_array_equal(photo.samples, deep)
+        restored = encode_photo(photo, restore(photo), depth=depth)
+        again = decode_photo(restored)
+        expected = deep if depth == "same" else RGB[:, :, :channels]
+        np.testing.assert_array_equal(again.samples[:, :50], expected[:, :50])
+        assert restored[25] == encoded[25], "the colour type"
+        tag = transparency if depth == "same" else struct.pack(f">{channels}H", *RGB[5, 5, :channels].tolist())
+        assert pack_chunk(b"tRNS", tag) in restored
+        assert pack_chunk(b"sBIT", (b"\x0c" if depth == "same" else b"\x08") * channels) in restored
+
+    @pytest.mark.parametrize(
+        "encoded",
+        [
+            pytest.param(lambda: save(RGB, "PNG", transparency=(1, 2, 3)), id="a transparent colour"),
+            pytest.param(lambda: save(Image.fromarray(RGB).quantize(7), "PNG"), id="a palette"),
+        ],
+    )
+    def test_a_png_of_another_size_keeps_its_colour_type_and_chunks(self, encoded):
+        before = with_chunks(encoded(), (b"gAMA", struct.pack(">L", 55556)), (b"tEXt", b"Title\0Moon"))
+        photo = decode_photo(before)
+        wider = np.concatenate((photo.samples, restore_with_its_own(photo)), axis=1)
+        after = encode_photo(photo, wider)
+        np.testing.assert_array_equal(decode_photo(after).samples, wider)
+        assert after[24:26] == before[24:26]
+        assert chunk_names(after) == chunk_names(before)
+
+    @pytest.mark.parametrize(
+        ("chunk", "named"),
+        [
+            ((b"gAMA", struct.pack(">L", 100_000)), "gAMA"),
+            ((b"cHRM", struct.pack(">8L", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)), "cHRM"),
+            ((b"cICP", bytes((9, 16, 0, 1))), "cICP"),
+        ],
+    )
+    def test_colours_that_only_a_png_can_define_stay_with_it_and_go_to_no_other_format(self, chunk, named):
+        photo = decode_photo(with_chunks(imagecodecs.png_encode(RGB.astype(np.uint16) * 257), chunk))
+        assert pack_chunk(*chunk) in encode_photo(photo, restore(photo), depth="8")
+        for target in ("jpeg", "tiff", "jp2"):
+            with pytest.raises(InvalidOption, match=f"colours that {named} define"):
+                encode_photo(photo, photo.samples, format=target, depth="8")
+
+    @pytest.mark.parametrize(
+        "chunks",
+        [
+            [(b"gAMA", struct.pack(">L", 45455))],
+            [
+                (b"gAMA", struct.pack(">L", 45450)),
+                (b"cHRM", struct.pack(">8L", 31270, 32900, 63999, 33001, 30000, 60000, 15000, 5999)),
+            ],
+            [(b"cICP", bytes((1, 13, 0, 1))), (b"gAMA", struct.pack(">L", 55556))],
+            [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">L", 55556))],
+            [(b"gAMA", b"12345")],
+        ],
+    )
+    def test_a_png_in_srgb_can_be_any_format(self, chunks):
+        photo = decode_photo(with_chunks(save(RGB, "PNG"), *chunks))
+        assert decode_photo(encode_photo(photo, photo.samples, format="jpeg")).format == "jpeg"
+
+    def test_with_a_profile_the_colours_go_along(self):
+        photo = decode_photo(with_chunks(save(RGB, "PNG", icc_profile=PROFILE), (b"gAMA", struct.pack(">L", 55556))))
+        assert decode_photo(encode_photo(photo, photo.samples, format="jpeg")).metadata.icc_profile == PROFILE
+
     def test_text_bomb_is_refused(self):
         info = PngImagePlugin.PngInfo()
         info.add_text("Comment", "a" * 5_000_000, zip=True)
@@ -389,9 +485,22 @@ class TestConversion:
         photo = decode_photo(save(GREY, "PNG", icc_profile=PROFILE[:16] + b"GRAY" + PROFILE[20:]))
         assert "icc_profile" not in reopen(encode_photo(photo, photo.samples, format="webp")).info
 
-    def test_metadata_too_big_for_jpeg_is_left_out(self):
-        photo = decode_photo(save(RGB, "PNG", exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0" + bytes(70_000)))
-        assert "exif" not in reopen(encode_photo(photo, photo.samples, format="jpeg")).info
+    def test_of_exif_too_big_for_jpeg_the_orientation_is_kept(self):
+        photo = decode_photo(save(RGB, "PNG", exif=make_exif() + bytes(70_000)))
+        exif = reopen(encode_photo(photo, photo.samples, format="jpeg")).getexif()
+        assert dict(exif) == {ExifTags.Base.Orientation: 6}
+
+    @pytest.mark.parametrize("byteorder", "<>")
+    def test_iptc_and_photoshops_resources_go_from_one_tiff_to_another(self, byteorder):
+        iptc, resources = b"\x1c\x02\x05\x00\x04Moon", b"8BIM\x04\x04\0\0\0\0\0\x09\x1c\x02\x05\x00\x04Moon\0"
+        tags = [(33723, 7, len(iptc), iptc, True), (34377, 1, len(resources), resources, True)]
+        encoded = io.BytesIO()
+        tifffile.imwrite(
+            encoded, RGB.astype(np.uint16), byteorder=byteorder, photometric="rgb", metadata=None, extratags=tags
+        )
+        photo = decode_photo(encoded.getvalue())
+        (page,) = tifffile.TiffFile(io.BytesIO(encode_photo(photo, restore(photo), depth="8"))).pages
+        assert (page.tags[33723].value, page.tags[34377].value) == (iptc, resources)
 
     @pytest.mark.parametrize(
         ("format", "quality"), [("jpeg", 0), ("jpeg", 101), ("webp", -1), ("png", 90), ("tiff", 90)]
@@ -558,10 +667,7 @@ def make_png(width_px: int, height_px: int, bits: int, colour_type: int, picture
         (b"IDAT", picture),
         (b"IEND", b""),
     )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pack_chunk(name, content) for name, content in chunks)
 
 
 def make_huge_claim(format: str) -> bytes:

@@ -51,13 +51,20 @@ def test_an_entry_goes_behind_those_that_are_there():
     assert [agent.split(",")[-1] for agent in agents(add_history(xmp, HISTORY))] == ["scanner", " release 0007"]
 
 
+@pytest.mark.parametrize("history", [b"<xmpMM:History/>", b"<xmpMM:History><rdf:Seq/></xmpMM:History>"])
+def test_an_empty_history_gets_its_first_entry(history):
+    xmp = RDF + b'<rdf:Description xmlns:xmpMM="m">' + history + b"</rdf:Description></rdf:RDF>"
+    assert agents(add_history(xmp, HISTORY)) == [f"photo-restoration {__version__}, release 0007"]
+
+
 @pytest.mark.parametrize(
     "xmp",
     [
         b"no XML at all",
         RDF.decode().encode("utf-16"),
         RDF + b"<rdf:Description xmpMM:History='as an attribute'/></rdf:RDF>",
-        RDF + b"<rdf:Description><xmpMM:History/></rdf:Description></rdf:RDF>",
+        RDF + b"<rdf:Description><xmpMM:History /></rdf:Description></rdf:RDF>",
+        RDF[:-1] + b"/>",
         RDF + b"<xmpMM:History><rdf:Bag/></xmpMM:History><dc:x><rdf:Seq></rdf:Seq></dc:x></rdf:RDF>",
     ],
 )

@@ -75,6 +75,30 @@ def test_a_restored_photo_shows_itself_unrestored_nowhere_and_keeps_the_rest(mak
     assert b"box 7" in seen
 
 
+def test_the_thumbnail_in_a_jfif_segment_is_dropped_and_its_density_kept():
+    encoded = jpeg()
+    end = 4 + struct.unpack_from(">H", encoded, 4)[0] - 2 + 2
+    thumbnail = bytes((11, 1)) + OLD * 3
+    segment = encoded[6:18] + thumbnail
+    photo = decode_photo(encoded[:4] + struct.pack(">H", len(segment) + 2) + segment + encoded[end:])
+    painted = photo.samples.copy()
+    painted[:40, :40] = 90
+    restored = encode_photo(photo, painted)
+    assert OLD not in restored
+    assert restored[:20] == encoded[:20]
+
+
+def test_photoshops_layers_which_hold_the_photo_unrestored_are_dropped_from_a_tiff():
+    encoded = io.BytesIO()
+    tifffile.imwrite(encoded, RGB, photometric="rgb", metadata=None, extratags=[(37724, 7, len(OLD), OLD, True)])
+    photo = decode_photo(encoded.getvalue())
+    painted = photo.samples.copy()
+    painted[:40, :40] = 90
+    (page,) = tifffile.TiffFile(io.BytesIO(encode_photo(photo, painted))).pages
+    assert 37724 not in page.tags
+    assert encode_photo(photo, photo.samples.copy()) is photo.encoded
+
+
 def tags_of(encoded: bytes) -> bytes:
     """What a TIFF's directory points to: the old values stay in the file, as dead bytes."""
     page = tifffile.TiffFile(io.BytesIO(encoded)).pages[0]

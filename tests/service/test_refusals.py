@@ -28,7 +28,10 @@ BAD_QUERIES = [
     ("quality=0", "quality"),
     ("quality=101", "quality"),
     ("release=../../etc", "release"),
+    ("release=\u0660\u0660\u0660\u0661", "release"),
     ("modus=tile", "modus"),
+    ("mode=tile&mode=auto", "mode"),
+    ("mode=tile&mode=tile", "mode"),
 ]
 
 
@@ -45,6 +48,14 @@ def test_a_damage_map_in_another_format_is_refused(client: TestClient) -> None:
 def test_another_release_is_refused_with_the_active_one_named(client: TestClient) -> None:
     problem = assert_problem(client.post("/restore?release=0099", content=PHOTO), 409, "wrong-release")
     assert problem["active"] == "0001"
+
+
+@pytest.mark.parametrize("num_bytes", [100, 100_000])
+@pytest.mark.parametrize("field", ["image", "protect"])
+def test_a_file_without_a_filename_is_told_that_it_needs_one(client: TestClient, field: str, num_bytes: int) -> None:
+    parts = form(IMAGE, (f'; name="{field}"', bytes(num_bytes)))
+    problem = assert_problem(client.post("/restore", **parts), 400, "bad-upload")
+    assert f"the field '{field}' has no filename" in problem["detail"]
 
 
 def test_an_unknown_path_is_a_problem(client: TestClient) -> None:

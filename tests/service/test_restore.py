@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageOps
 
 from service.routes import ratio_text
 
@@ -113,6 +113,20 @@ def test_a_comparison_shows_before_and_after_side_by_side(client: TestClient) ->
     assert np.array_equal(comparison, np.concatenate((damaged, restored), axis=1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_as_its_tag_says_a_comparison_has_before_on_the_left(client: TestClient, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    photo = encode(scratched_photo(), exif=exif)
+    answers = [client.post(f"/restore{query}", content=photo).content for query in ("", "?output=comparison")]
+    before, restored, comparison = (as_seen(encoded) for encoded in (photo, *answers))
+    assert np.array_equal(comparison, np.concatenate((before, restored), axis=1))
+
+
+def as_seen(encoded: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+
+
 def test_all_is_a_form_with_the_photo_the_map_and_what_is_known_of_them(client: TestClient) -> None:
     photo = encode(scratched_photo(), "JPEG")
     answer = client.post("/restore?output=all", content=photo)
@@ -205,6 +219,12 @@ def wide(num_columns: int) -> np.ndarray:
     return np.full((8, num_columns, 3), 90, np.uint8)
 
 
+def on_its_side(samples: np.ndarray, format: str) -> bytes:
+    exif = Image.Exif()
+    exif[274] = 6
+    return encode(samples, format, exif=exif)
+
+
 def inks() -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(scratched_photo()).convert("CMYK").save(encoded, "TIFF")
@@ -221,6 +241,7 @@ def inks() -> bytes:
         (lambda: encode(np.dstack((scratched_photo(), scratched_photo()[:, :, :1]))), "format=jpeg", "alpha"),
         (lambda: encode(wide(16_384)), "format=webp", "16,383"),
         (lambda: encode(wide(8_192), "WEBP"), "output=comparison", "16,383"),
+        (lambda: on_its_side(wide(8_192).transpose(1, 0, 2), "WEBP"), "output=comparison", "16,383"),
         (lambda: encode(scratched_photo()), "quality=90", "losslessly"),
     ],
 )

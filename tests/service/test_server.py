@@ -390,6 +390,26 @@ def test_a_head_beyond_the_limit_is_refused(service: ServiceProcess) -> None:
     assert service.client.get("/livez").status_code == 200
 
 
+def first_line(service: ServiceProcess, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(request + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        return connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_a_target_that_is_a_whole_url_is_understood(service: ServiceProcess) -> None:
+    for target in (b"http://a/livez", b"http://a", b"https://a:1/live%7A?b"):
+        assert first_line(service, b"GET " + target) == b"HTTP/1.1 200 OK"
+    assert first_line(service, b"GET http://a/nowhere") == b"HTTP/1.1 404 Not Found"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/"])
+def test_a_monitor_may_ask_by_head(service: ServiceProcess, path: str) -> None:
+    asked, got = service.client.head(path), service.client.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    for header in ("content-type", "content-length"):
+        assert asked.headers[header] == got.headers[header]
+
+
 def workers_of(service: ServiceProcess) -> list[int]:
     children = Path(f"/proc/{service.process.pid}/task").glob("*/children")
     return [int(child) for path in children for child in path.read_text(encoding="ascii").split()]
