@@ -14,12 +14,20 @@ DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 PAYLOAD_MANIFEST = "manifest-sha256.txt"
 
 
-def write_bag_files(folder: Path, records: Iterable[Record], bagging_date: date) -> None:
-    """records: those that are done. Writes the declaration, the payload's manifest, and what is said about both."""
+def write_bag_files(folder: Path, records: Iterable[Record], bagging_date: date) -> list[str]:
+    """records: those that are done. Writes the declaration, the payload's manifest, and what is said about both.
+
+    Returns the paths of outputs that no manifest can name: they are left out.
+    """
     num_files = num_bytes = 0
-    with (folder / PAYLOAD_MANIFEST).open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as manifest:
+    left_out = []
+    with (folder / PAYLOAD_MANIFEST).open("w", encoding="utf-8", newline="\n") as manifest:
         for record in records:
-            if record.output_sha256 is not None and record.output_bytes is not None:
+            if record.output_sha256 is None or record.output_bytes is None:
+                continue
+            if not fits_manifest(record.path):
+                left_out.append(record.path)
+            else:
                 manifest.write(f"{record.output_sha256}  data/{encode_path(record.path)}\n")
                 num_files += 1
                 num_bytes += record.output_bytes
@@ -28,6 +36,14 @@ def write_bag_files(folder: Path, records: Iterable[Record], bagging_date: date)
     _write(folder / "bag-info.txt", about)
     tags = (folder / name for name in ("bag-info.txt", "bagit.txt", PAYLOAD_MANIFEST))
     _write(folder / "tagmanifest-sha256.txt", "".join(f"{sha256_of(tag)}  {tag.name}\n" for tag in tags))
+    return left_out
+
+
+def fits_manifest(path: str) -> bool:
+    """Whether it is UTF-8 and, encoded, one line to bagit.py, which ends lines where Python does and strips them."""
+    encoded = encode_path(path)
+    is_utf_8 = not any("\ud800" <= character <= "\udfff" for character in path)
+    return is_utf_8 and encoded.splitlines() == [encoded.rstrip()]
 
 
 def encode_path(path: str) -> str:

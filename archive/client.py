@@ -8,6 +8,7 @@ out between them. Neither needs torch.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,12 +19,14 @@ import httpx
 import stamina
 
 from archive.answers import Restored, expect_success, read_restored
-from archive.errors import DeadlineExceeded, ServiceError, Unavailable, Unreachable
+from archive.errors import CollectionError, DeadlineExceeded, ServiceError, Unavailable, Unreachable
 from archive.servers import Servers
 
 __all__ = ["AsyncClient", "Client", "Image", "RestoreParameters", "Restored"]
 
 KEY_VARIABLE = "RESTORE_API_KEY"
+KEY = re.compile("[!-~]+")
+"""What a header can carry."""
 KEEP_IDLE_SECONDS = 5.0
 """A connection is not used again after so long: less than a service or a proxy keeps it open, who would else be closing
 it just when the next request is on its way."""
@@ -66,6 +69,11 @@ class _Calls:
         max_connections: int = 64,
     ) -> None:
         key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
+        if key and not KEY.fullmatch(key):
+            raise CollectionError(
+                f"the key in {KEY_VARIABLE} holds a space, a line's end or a character that is not ASCII, which no key "
+                "does; set it anew"
+            )
         self.servers = Servers(addresses)
         self._patience_seconds = patience_seconds
         self._settings: dict[str, Any] = {

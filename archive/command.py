@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from rich.console import Console
 from archive.client import Client
 from archive.errors import ArchiveError, CollectionError, RunStopped
 from archive.journal import Collection, Journal
+from archive.outputs import explain
 from archive.progress import Count, shown_progress
 from archive.report import write_report
 from archive.run import Bounds, Goal, Places, Run, Tally, photos_of
@@ -100,12 +102,14 @@ def restore_command(
     selection = Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
     bounds = Bounds(selection, limit, max_bytes, only_damaged)
     journal_path = journal or default_journal(places.destination)
+    expect_folder(places.source)
     if dry_run:
         list_what_is_left(places, bounds, options, journal_path, release, redo=redo)
         return
-    expect_folder(places.source)
     with Journal.open(journal_path) as opened, ExitStack() as closing:
         known = opened.collection()
+        if known and known.damage_maps and not damage_maps:
+            places = replace(places, damage_maps=open_tree(known.damage_maps))
         wanted = choose_release(release, known, redo=redo)
         way: Way
         if local:
@@ -176,7 +180,16 @@ def report_command(
     tree = open_tree(destination)
     folder = folder or Path(f"{tree.root.rpartition('/')[2] if not tree.is_local else tree.root}-report")
     with Journal.open_to_read(journal or default_journal(tree)) as opened:
-        write_report(opened, collection_of(opened), folder, most)
+        left_out = write_report(opened, collection_of(opened), folder, most)
+    if left_out:
+        say(
+            "not in the manifest, as a bag cannot hold names that are not UTF-8, end in a space, or hold what "
+            "some take for a line's end (move them out of the bag's data, or it is not valid):"
+        )
+        for path in left_out[:MOST_FAILURES_LISTED]:
+            say(f"  {shown(path)}")
+        if len(left_out) > MOST_FAILURES_LISTED:
+            say(f"  and {len(left_out) - MOST_FAILURES_LISTED:,} more")
     print(f"wrote {shown(str(folder / 'index.html'))}")
 
 
@@ -214,7 +227,7 @@ def choose_release(asked_for: str | None, known: Collection | None, *, redo: boo
 
 def agree(known: Collection | None, places: Places, release: str, options: Options, *, redo: bool) -> Collection:
     """What the journal is of from now on. Raises CollectionError if that is not what it was of before."""
-    maps = places.damage_maps.address if places.damage_maps else (known.damage_maps if known else None)
+    maps = places.damage_maps.address if places.damage_maps else None
     wanted = Collection(places.source.address, places.destination.address, maps, release, options.key())
     if known is None:
         return wanted
@@ -276,8 +289,8 @@ def list_what_is_left(
     num_files = num_bytes = 0
     with opened_if_there(journal_path) as journal:
         known = journal.collection() if journal else None
-        goal = Goal(places, choose_release(release, known, redo=redo) or "", options.key(), bounds.only_damaged)
-        for entry in photos_of(places.source, bounds.selection, lambda folder, error: say(f"{folder}: {error}")):
+        goal = Goal(places, choose_release(release, known, redo=redo) or "", options, bounds.only_damaged)
+        for entry in photos_of(places.source, bounds.selection, say_unlisted):
             if num_files == bounds.limit:
                 break
             if not goal.is_reached(entry, journal.find(entry.path) if journal else None):
@@ -285,6 +298,10 @@ def list_what_is_left(
                 num_files += 1
                 num_bytes += entry.num_bytes
     say(f"{num_files:,} photos to restore, {num_bytes / 1e6:,.1f} MB")
+
+
+def say_unlisted(path: str, error: OSError) -> None:
+    say(f"{shown(path)}: {explain(error)}")
 
 
 @contextmanager
@@ -305,7 +322,8 @@ def collection_of(journal: Journal) -> Collection:
 
 def shown(path: str) -> str:
     """A path that any terminal can print."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    encoding = sys.stdout.encoding or "utf-8"
+    return path.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -5,6 +5,7 @@ leaves is one or the other.
 """
 
 import dataclasses
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
@@ -32,14 +34,18 @@ CREATE TABLE photos (
     output_sha256 TEXT, output_bytes INTEGER, damage_map_sha256 TEXT,
     damage_ratio REAL, height_px INTEGER, width_px INTEGER, seconds REAL,
     reason TEXT, detail TEXT,
-    is_ours INTEGER NOT NULL DEFAULT 0,
     suspected_from REAL
 ) WITHOUT ROWID;
 CREATE INDEX photos_by_damage ON photos (status, damage_ratio);
 CREATE INDEX photos_by_reason ON photos (status, reason);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
-_FROM_VERSION_1 = "ALTER TABLE photos ADD COLUMN suspected_from REAL; PRAGMA user_version = 2;"
+_FROM_VERSION_1 = """
+ALTER TABLE photos ADD COLUMN suspected_from REAL;
+UPDATE photos SET output_sha256 = '', damage_map_sha256 = '' WHERE status = 'begun';
+PRAGMA user_version = 2;
+"""
+"""What was begun may have been written, and was not noted ahead. The column is_ours stays, and is not read any more."""
 _READ_VERSION_1 = "CREATE TEMP VIEW photos AS SELECT *, NULL AS suspected_from FROM main.photos"
 """Whoever reads changes nothing."""
 
@@ -59,8 +65,9 @@ class Collection:
 class Record:
     """What became of a photo.
 
-    stamp: of the source when it was read; output_*: None if nothing had to be written; is_ours: whether a file at its
-    place in the destination is from here; noted: when, in UTC; suspected_from: see `archive.answers.Restored`.
+    stamp: of the source when it was read; output_sha256, damage_map_sha256: of the files of ours that there are, None
+    if there is none; while a photo is begun, of those that there may be; noted: when, in UTC; suspected_from: see
+    `archive.answers.Restored`.
     """
 
     path: str
@@ -79,12 +86,11 @@ class Record:
     seconds: float | None = None
     reason: str | None = None
     detail: str | None = None
-    is_ours: bool = False
     suspected_from: float | None = None
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
-# Names that are no UTF-8 go in and out as the bytes they are: CAST makes text of them, `text_factory` reads it
+# Paths that are no UTF-8 go in and out as the bytes they are: CAST makes text of them, `text_factory` reads it
 _WRITE = f"INSERT OR REPLACE INTO photos ({', '.join(COLUMNS)}) VALUES (CAST(? AS TEXT){', ?' * (len(COLUMNS) - 1)})"
 
 
@@ -98,33 +104,29 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """To write; created if there is none. Raises CollectionError if another process writes to it."""
+        """To write; created if there is none. Raises CollectionError if that cannot be, or another process writes to
+        it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout as error:
             raise CollectionError(f"another run writes to the journal {path}; wait until it has ended") from error
-        is_new = not path.exists() or path.stat().st_size == 0
-        connection = _connect(path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        if is_new:
-            with connection:
-                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        if _read_version(connection, path) == 1:
-            with connection:
-                connection.executescript(f"BEGIN; {_FROM_VERSION_1} COMMIT;")
-        return cls(connection, lock)
+        try:
+            return cls(_connect_to_write(path), lock)
+        except CollectionError:
+            lock.release()
+            raise
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
         """Raises CollectionError if there is none."""
         if not path.is_file():
             raise CollectionError(f"there is no journal {path}; name the one of your run with --journal")
-        connection = _connect(path)
-        if _read_version(connection, path) == 1:
-            connection.execute(_READ_VERSION_1)
+        with _expecting_journal(path):
+            connection = _connect_to_read(path)
+            if _read_version(connection, path) == 1:
+                connection.execute(_READ_VERSION_1)
         return cls(connection, None)
 
     def __enter__(self) -> Self:
@@ -151,24 +153,31 @@ class Journal:
             raise RunStopped(f"the journal takes no more: {error}; make room on its disk, run again") from error
 
     def set_collection(self, collection: Collection) -> None:
+        """Maps in another folder than before are no longer known of."""
+        values = [value and _as_bytes(value) for value in dataclasses.astuple(collection)]
+        placeholders = ", CAST(? AS TEXT)" * len(values)
         with self._written() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO collection VALUES (1, ?, ?, ?, ?, ?)", dataclasses.astuple(collection)
-            )
+            before = self.collection()
+            if before is not None and before.damage_maps != collection.damage_maps:
+                connection.execute("UPDATE photos SET damage_map_sha256 = NULL")
+            connection.execute(f"INSERT OR REPLACE INTO collection VALUES (1{placeholders})", values)
 
     def find(self, path: str) -> Record | None:
         with self._one_at_a_time:
             row = self._connection.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM photos WHERE path = CAST(? AS TEXT)", (_as_bytes(path),)
             ).fetchone()
-        return _to_record(row) if row else None
+        return Record(*row) if row else None
 
     def note(self, record: Record) -> None:
         """Durable when it returns. Raises RunStopped, as all that writes here does."""
-        noted = datetime.now(UTC).isoformat(timespec="seconds")
-        values = dataclasses.asdict(dataclasses.replace(record, noted=noted))
+        path, *values = dataclasses.astuple(dataclasses.replace(record, noted=utc_now()))
         with self._written() as connection:
-            connection.execute(_WRITE, (_as_bytes(record.path), *(values[name] for name in COLUMNS[1:])))
+            connection.execute(_WRITE, (_as_bytes(path), *map(_as_printable, values)))
+
+    def forget(self, path: str) -> None:
+        with self._written() as connection:
+            connection.execute("DELETE FROM photos WHERE path = CAST(? AS TEXT)", (_as_bytes(path),))
 
     def forget_folders(self) -> None:
         """Folders that could not be listed are noted with a slash at their end; the next listing tells anew."""
@@ -215,21 +224,69 @@ class Journal:
 
     def _select(self, rest: str, values: tuple[Any, ...]) -> Iterator[Record]:
         for row in self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM photos {rest}", values):
-            yield _to_record(row)
+            yield Record(*row)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+def utc_now() -> str:
+    """As `Record.noted` has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _connect_to_write(path: Path) -> sqlite3.Connection:
+    with _expecting_journal(path):
+        connection = _connect(path)
+        is_new = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+        if not is_new:
+            _read_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if is_new:
+            with connection:
+                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        if _read_version(connection, path) == 1:
+            with connection:
+                connection.executescript(f"BEGIN; {_FROM_VERSION_1} COMMIT;")
+        return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """SQLite, to read, writes beside the journal what it shares with a run. Where it can't, as the folder is read-only,
+    the journal is read as a file that does not change, unless there is more of it than that file."""
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        written_ahead = path.with_name(f"{path.name}-wal")
+        if written_ahead.exists() and written_ahead.stat().st_size:
+            raise
+        return _connect(f"file:{quote(os.fsencode(path))}?immutable=1", uri=True)
+    return connection
+
+
+def _connect(database: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, timeout=60, check_same_thread=False, uri=uri)
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     return connection
 
 
-def _read_version(connection: sqlite3.Connection, path: Path) -> int:
-    """1 or `SCHEMA_VERSION`. Raises CollectionError for any other."""
+@contextmanager
+def _expecting_journal(path: Path) -> Iterator[None]:
+    """Raises CollectionError for whatever SQLite has to say."""
     try:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        yield
+    except sqlite3.OperationalError as error:
+        raise CollectionError(
+            f"the journal {path} cannot be opened: {error}; is its disk full, its folder read-only, or is it a folder "
+            "itself? Name another with --journal"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise CollectionError(f"{path} is no journal: {error}; name another with --journal") from error
+
+
+def _read_version(connection: sqlite3.Connection, path: Path) -> int:
+    """1 or `SCHEMA_VERSION`. Raises CollectionError for any other."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found not in (1, SCHEMA_VERSION):
         raise CollectionError(f"{path} has version {found}, this software reads journals up to {SCHEMA_VERSION}")
     return int(found)
@@ -239,6 +296,6 @@ def _as_bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _to_record(row: tuple[Any, ...]) -> Record:
-    record = Record(*row)
-    return dataclasses.replace(record, is_ours=bool(record.is_ours))
+def _as_printable(value: Any) -> Any:
+    """What a message quotes may be no text that can be encoded."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from archive.bag import write_bag_files
 from archive.journal import COLUMNS, Collection, Journal, Record
-from archive.run import damage_map_path
+from archive.outputs import damage_map_path
 from archive.trees import Tree, open_tree
 from restoration.errors import PhotoError
 from restoration.photo import Photo, decode_photo
@@ -38,13 +38,17 @@ class Shown:
     damage: str
 
 
-def write_report(journal: Journal, collection: Collection, folder: Path, most_shown: int) -> None:
-    """index.html, photos.csv and the files of a bag, into a folder that is made if there is none."""
+def write_report(journal: Journal, collection: Collection, folder: Path, most_shown: int) -> list[str]:
+    """index.html, photos.csv and the files of a bag, into a folder that is made if there is none.
+
+    Returns the paths that a bag cannot hold.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "photos.csv", journal.records())
-    write_bag_files(folder, journal.records("done"), datetime.now(UTC).date())
+    left_out = write_bag_files(folder, journal.records("done"), datetime.now(UTC).date())
     with (folder / "index.html").open("w", encoding="utf-8", errors="backslashreplace") as page:
         page.writelines(render_page(journal, collection, most_shown))
+    return left_out
 
 
 def write_table(path: Path, records: Iterable[Record]) -> None:

@@ -6,7 +6,6 @@ Photos go through in threads, a few at a time; the listing waits for them.
 """
 
 import errno
-import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from archive.answers import Restored
 from archive.errors import PhotoFailed, RunStopped
-from archive.journal import Journal, Record
+from archive.journal import Journal, Record, utc_now
+from archive.outputs import damage_map_path, expect_ours, explain, put, sha256_of
 from archive.trees import Entry, OnUnreadable, Selection, Tree
 from archive.ways import Options, Way
 from restoration.errors import PhotoError
@@ -27,7 +27,7 @@ NO_LIMITS = PhotoLimits(max_pixels=2**62, max_side_px=2**31)  # measured for the
 
 @dataclass(frozen=True)
 class Places:
-    """Where photos come from and go to; damage_maps: None if they are not wanted."""
+    """Where photos come from and go to; damage_maps: where they go, or earlier ones are, None if nowhere."""
 
     source: Tree
     destination: Tree
@@ -50,14 +50,14 @@ class Goal:
 
     places: Places
     release: str
-    options: str
+    options: Options
     only_damaged: bool
 
     def is_reached(self, entry: Entry, known: Record | None) -> bool:
         """By the journal, and by a look at whether its files are still there."""
         if known is None or known.status != "done" or known.stamp != entry.stamp:
             return False
-        if (known.release, known.options) != (self.release, self.options):
+        if (known.release, known.options) != (self.release, self.options.key()):
             return False
         return self._has_output(known) and self._has_damage_map(known)
 
@@ -67,7 +67,7 @@ class Goal:
         return self.places.destination.num_bytes(known.path) == known.output_bytes
 
     def _has_damage_map(self, known: Record) -> bool:
-        if self.places.damage_maps is None or not known.damage_ratio:
+        if self.places.damage_maps is None or not self.options.damage_maps or not known.damage_ratio:
             return True
         written = known.damage_map_sha256 is not None
         return written and self.places.damage_maps.num_bytes(damage_map_path(known.path)) is not None
@@ -99,7 +99,7 @@ class Run:
         self._journal = journal
         self._way = way
         self._bounds = bounds
-        self._goal = Goal(places, way.release, options.key(), bounds.only_damaged)
+        self._goal = Goal(places, way.release, options, bounds.only_damaged)
         self._num_begun = 0
         self._is_at_limit = threading.Event()
         self._stopped: RunStopped | None = None
@@ -113,6 +113,7 @@ class Run:
 
     def go(self) -> Tally:
         """Raises RunStopped if it ended before its time."""
+        begun = utc_now()
         self._journal.forget_folders()
         slots = threading.Semaphore(2 * self._way.num_at_once)  # one in the works and one waiting for each thread
 
@@ -122,6 +123,8 @@ class Run:
                     self._handle(entry)
             except RunStopped as error:
                 self.stop(error)
+            except Exception as error:  # what cannot even be noted must not be lost
+                self.stop(RunStopped(f"what became of {entry.path!r} cannot be noted: {error!r}"))
             finally:
                 slots.release()
 
@@ -133,6 +136,7 @@ class Run:
                 threads.submit(handle, entry)
         if self._stopped is not None:
             raise self._stopped
+        self._forget_what_is_gone(begun)
         return self.tally
 
     def _has_ended(self) -> bool:
@@ -140,7 +144,6 @@ class Run:
 
     def _handle(self, entry: Entry) -> None:
         """Whatever is wrong with a photo is noted, and the run goes on. Raises RunStopped if it can't."""
-        known = None
         try:
             known = self._journal.find(entry.path)
             if self._goal.is_reached(entry, known):
@@ -148,11 +151,11 @@ class Run:
             else:
                 self._bring_up_to_date(entry, known)
         except PhotoFailed as error:
-            self._note_failed(entry, known, error)
+            self._note_failed(entry, error)
         except RunStopped:
             raise
         except Exception as error:  # a photo must not stop the others, whatever is raised for it
-            self._note_failed(entry, known, PhotoFailed("internal-error", repr(error)[:500]))
+            self._note_failed(entry, PhotoFailed("internal-error", repr(error)[:500]))
 
     def _bring_up_to_date(self, entry: Entry, known: Record | None) -> None:
         if entry.num_bytes > self._bounds.max_bytes:
@@ -168,7 +171,7 @@ class Run:
             self._journal.note(same)
             self.tally.add(num_skipped=1)
         elif self._may_begin():
-            self._restore(entry, known, photo, source_sha256)
+            self._restore(entry, known or Record(entry.path, entry.stamp, "begun"), photo, source_sha256)
 
     def _may_begin(self) -> bool:
         """Counts against the limit."""
@@ -179,26 +182,25 @@ class Run:
             self._num_begun += 1
             return True
 
-    def _restore(self, entry: Entry, known: Record | None, photo: bytes, source_sha256: str) -> None:
-        self._expect_ours(entry, known)
+    def _restore(self, entry: Entry, known: Record, photo: bytes, source_sha256: str) -> None:
+        self._expect_ours(known)
         begun_seconds = time.perf_counter()
         restored = self._way.restore(photo)
         height_px, width_px = measure(restored.content)
+        self._expect_ours(known)  # again: restoring takes its time
         record = Record(
             entry.path,
             entry.stamp,
             "begun",
             source_sha256=source_sha256,
             release=restored.model_version,
-            options=self._goal.options,
+            options=self._goal.options.key(),
             damage_ratio=restored.damage_ratio,
             suspected_from=restored.suspected_from,
             height_px=height_px,
             width_px=width_px,
-            is_ours=True,
         )
-        self._journal.note(record)
-        written = self._write(record, restored)
+        written = self._write(record, known, restored)
         self._journal.note(replace(written, status="done", seconds=time.perf_counter() - begun_seconds))
         self.tally.add(num_restored=1, num_damaged=int(restored.damage_ratio > 0), num_pixels=height_px * width_px)
 
@@ -208,54 +210,89 @@ class Run:
         except OSError as error:
             raise PhotoFailed("source-unreadable", explain(error)) from error
 
-    def _expect_ours(self, entry: Entry, known: Record | None) -> None:
+    def _expect_ours(self, known: Record) -> None:
         """Raises PhotoFailed if somebody else put a file where the restored one, or its damage map, would go."""
-        if known and known.is_ours:
-            return
-        targets = [(self._places.destination, entry.path)]
-        if self._places.damage_maps is not None:
-            targets.append((self._places.damage_maps, damage_map_path(entry.path)))
-        for tree, path in targets:
-            if tree.num_bytes(path) is not None:
-                raise PhotoFailed(
-                    "name-taken", f"{tree.address} holds {path}, which no run with this journal wrote; move it away"
-                )
+        expect_ours(self._places.destination, known.path, known.output_sha256)
+        if self._places.damage_maps is not None and self._goal.options.damage_maps:
+            expect_ours(self._places.damage_maps, damage_map_path(known.path), known.damage_map_sha256)
 
-    def _write(self, record: Record, restored: Restored) -> Record:
-        """Returns the record with what was written."""
-        path, is_damaged = record.path, restored.damage_ratio > 0
+    def _write(self, record: Record, known: Record, restored: Restored) -> Record:
+        """Brings the photo's files to where they belong, and removes those of before that belong there no more. Returns
+        the record with what is there then."""
+        is_damaged = restored.damage_ratio > 0
+        output = restored.content if is_damaged or not self._bounds.only_damaged else None
+        damage_map = restored.damage_map if is_damaged else None
+        there = replace(
+            record,
+            output_sha256=known.output_sha256,
+            output_bytes=known.output_bytes,
+            damage_map_sha256=known.damage_map_sha256,
+        )
+        self._journal.note(
+            replace(
+                there,
+                output_sha256=sha256_of(output) if output is not None else known.output_sha256,
+                damage_map_sha256=sha256_of(damage_map) if damage_map is not None else known.damage_map_sha256,
+            )
+        )
         try:
-            if restored.damage_map is not None and self._places.damage_maps is not None and is_damaged:
-                self._places.damage_maps.write(damage_map_path(path), restored.damage_map)
-                record = replace(record, damage_map_sha256=sha256_of(restored.damage_map))
-            if is_damaged or not self._bounds.only_damaged:
-                self._places.destination.write(path, restored.content)
-                sha256, num_bytes = sha256_of(restored.content), len(restored.content)
-                record = replace(record, output_sha256=sha256, output_bytes=num_bytes)
+            sha256 = put(self._places.destination, record.path, output, known.output_sha256)
+            there = replace(there, output_sha256=sha256, output_bytes=None if output is None else len(output))
+            if self._places.damage_maps is not None and not self._keeps_map(record, known):
+                path = damage_map_path(record.path)
+                sha256 = put(self._places.damage_maps, path, damage_map, known.damage_map_sha256)
+                there = replace(there, damage_map_sha256=sha256)
+            return there
         except OSError as error:
+            self._journal.note(there)
             if error.errno in DESTINATION_IS_FULL:
                 raise RunStopped(f"the destination takes no more: {explain(error)}; make room, run again") from error
             raise PhotoFailed("unwritable", explain(error)) from error
-        return record
 
-    def _note_failed(self, entry: Entry, known: Record | None, error: PhotoFailed) -> None:
-        """An earlier output stays where it is, and stays ours."""
-        kept = replace(known, stamp=entry.stamp) if known else Record(entry.path, entry.stamp, "failed")
-        self._journal.note(replace(kept, status="failed", reason=error.reason, detail=error.detail))
+    def _keeps_map(self, record: Record, known: Record) -> bool:
+        """Whether an earlier run's map is still right, where this one makes none."""
+        same = all(getattr(record, name) == getattr(known, name) for name in ("source_sha256", "release", "options"))
+        return same and not self._goal.options.damage_maps
+
+    def _note_failed(self, entry: Entry, error: PhotoFailed) -> None:
+        """Earlier files stay where they are, and stay ours."""
+        known = self._journal.find(entry.path) or Record(entry.path, entry.stamp, "failed")
+        failed = replace(known, stamp=entry.stamp, status="failed", reason=error.reason, detail=error.detail)
+        self._journal.note(failed)
         self.tally.add(num_failed=1)
 
-    def _note_unlisted(self, folder: str, error: OSError) -> None:
-        unlisted = Entry(f"{folder}/", 0, "")
-        self._note_failed(unlisted, self._journal.find(unlisted.path), PhotoFailed("folder-unreadable", explain(error)))
+    def _note_unlisted(self, path: str, error: OSError) -> None:
+        reason = "folder-unreadable" if path.endswith("/") else "source-unreadable"
+        self._note_failed(Entry(path, 0, ""), PhotoFailed(reason, explain(error)))
+
+    def _forget_what_is_gone(self, begun: str) -> None:
+        """Photos that failed before this run, and are not in the source any more. Those that have files of ours here
+        are kept: only the journal knows whose these are."""
+        gone = [
+            record.path
+            for record in self._journal.records("failed")
+            if record.noted <= begun
+            and (record.output_sha256, record.damage_map_sha256) == (None, None)
+            and self._is_gone(record.path)
+        ]
+        for path in gone:
+            self._journal.forget(path)
+
+    def _is_gone(self, path: str) -> bool:
+        try:
+            return self._places.source.num_bytes(path) is None
+        except OSError:
+            return False
 
 
 def photos_of(source: Tree, selection: Selection, on_unreadable: OnUnreadable) -> Iterator[Entry]:
-    """One after the other, as they are listed."""
-    return (entry for entry in source.entries(on_unreadable) if selection.takes(entry.path))
+    """One after the other, as they are listed. on_unreadable: told of any folder, and of files that are selected."""
 
+    def tell(path: str, error: OSError) -> None:
+        if path.endswith("/") or selection.takes(path):
+            on_unreadable(path, error)
 
-def damage_map_path(path: str) -> str:
-    return f"{path}.png"
+    return (entry for entry in source.entries(tell) if selection.takes(entry.path))
 
 
 def measure(content: bytes) -> tuple[int, int]:
@@ -264,11 +301,3 @@ def measure(content: bytes) -> tuple[int, int]:
         return measure_photo(content, NO_LIMITS)
     except PhotoError as error:
         raise PhotoFailed("answer-unreadable", f"what came back is no photo: {error}") from error
-
-
-def sha256_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def explain(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx
+
 from archive.errors import CollectionError, Unavailable, Unreachable
 
 FIRST_REST_SECONDS = 0.25
@@ -31,7 +33,7 @@ class Servers:
         if not addresses:
             raise CollectionError("no address of a service was given; name one, such as http://127.0.0.1:8000")
         for address in addresses:
-            if not address.startswith(("http://", "https://")):
+            if not _is_address(address):
                 raise CollectionError(f"{address} is no address of a service; name one such as http://127.0.0.1:8000")
         self._servers = [Server(address.rstrip("/")) for address in dict.fromkeys(addresses)]
         self._lock = threading.Lock()
@@ -79,3 +81,11 @@ class Servers:
                 seconds = min(FIRST_REST_SECONDS * 2**server.num_failures, LONGEST_REST_SECONDS)
                 server.num_failures += 1
             server.rests_until_seconds = max(server.rests_until_seconds, now_seconds + seconds)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return address.scheme in ("http", "https") and bool(address.host) and (address.port or 0) < 2**16

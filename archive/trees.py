@@ -4,6 +4,7 @@ not at all.
 Paths are relative to the tree's root and separated by `/`. A name that is no UTF-8 is carried as Python carries it.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 """Protocols whose stores show an object when all of it has arrived, and never a part of it. They know no renaming."""
 
 OnUnreadable = Callable[[str, OSError], None]
-"""Told of a path that could not be listed, and why; the listing goes on."""
+"""Told of a file that could not be looked at, or of a folder (with a slash at its end) that could not be listed, and
+why; the listing goes on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Tree:
         """Every file, in no order. Holds the listing of one folder at a time."""
 
         def note(error: OSError) -> None:
-            on_unreadable(self.root, error)
+            on_unreadable(f"{self.root}/", error)
 
         for folder, _, files in self._files.walk(self.root, detail=True, on_error=note):
             for name, facts in files.items():
@@ -106,6 +108,10 @@ class Tree:
             self._files.pipe_file(beside, content)
             self._files.mv(beside, full)
 
+    def remove(self, path: str) -> None:
+        """Raises OSError."""
+        self._files.rm_file(self._full(path))
+
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
@@ -122,7 +128,8 @@ class LocalTree(Tree):
         return True
 
     def entries(self, on_unreadable: OnUnreadable) -> Iterator[Entry]:
-        """Every file, in no order; links to folders are not followed. Holds the names of folders, not of files."""
+        """Every file, in no order; links to folders are not followed. Holds the names of folders, not of files. What
+        vanishes meanwhile is not there."""
         folders = [""]
         while folders:
             folder = folders.pop()
@@ -130,13 +137,18 @@ class LocalTree(Tree):
                 with os.scandir(self._full(folder)) as found:
                     for entry in found:
                         path = f"{folder}/{entry.name}" if folder else entry.name
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(path)
-                        elif entry.is_file():
-                            facts = entry.stat()
-                            yield Entry(path, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+                        try:
+                            if entry.is_dir(follow_symlinks=False):
+                                folders.append(path)
+                            elif entry.is_file():
+                                facts = entry.stat()
+                                yield Entry(path, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}")
+                        except FileNotFoundError:
+                            continue
+                        except OSError as error:  # a link that leads to itself, or into a folder that is forbidden
+                            on_unreadable(path, error)
             except OSError as error:
-                on_unreadable(folder, error)
+                on_unreadable(f"{folder}/", error)
 
     def write(self, path: str, content: bytes) -> None:
         """Written beside under a name that the next try takes again, brought to the disk, then renamed."""
@@ -197,8 +209,10 @@ def _protocols(files: Any) -> set[str]:
 
 
 def _beside(full: str) -> str:
+    """Of the same length for any name, as a name may be as long as the file system has it."""
     folder, slash, name = full.rpartition("/")
-    return f"{folder}{slash}.{name}.part"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{folder}{slash}.{digest[:16]}.part"
 
 
 def _stamp(facts: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from archive.journal import Journal, Record
-from archive.run import damage_map_path, explain, sha256_of
+from archive.outputs import damage_map_path, explain, sha256_of
 from archive.trees import Tree
 
 NUM_AT_ONCE = 8

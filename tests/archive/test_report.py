@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -19,6 +20,7 @@ from archive.trees import open_tree
 
 from ..service.serving import encode, grey_photo, scratched_photo
 from .conftest import Archive
+from .scripted_server import ScriptedServer
 
 
 @pytest.fixture
@@ -38,6 +40,21 @@ def test_the_manifest_makes_a_bag_that_validates(bag: Path) -> None:
     (bag / "data" / "cover.jpg").write_bytes(b"something else")
     with pytest.raises(bagit.BagValidationError):
         bagit.Bag(str(bag)).validate()
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\u2028b", "a\x85b", "a\x0bb"])
+def test_names_that_no_bag_can_hold_are_told_of_and_left_out(
+    archive: Archive, scans: Path, tmp_path: Path, scripted: ScriptedServer, name: str
+) -> None:
+    (scans / f"{name}.png").write_bytes(encode(grey_photo()))
+    journal = ("--journal", tmp_path / "journal.sqlite3")
+    outputs = tmp_path / "bag" / "data"
+    archive("restore", scans, outputs, "--server", scripted.address, *journal)
+    code, _, told = archive("report", outputs, tmp_path / "bag", *journal)
+    assert code == 0
+    assert "not in the manifest, as a bag cannot hold names that are not UTF-8" in told
+    (outputs / f"{name}.png").unlink()
+    assert bagit.Bag(str(tmp_path / "bag")).validate()
 
 
 def test_the_table_holds_every_photo(bag: Path) -> None:

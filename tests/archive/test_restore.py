@@ -185,10 +185,56 @@ def test_a_service_that_is_not_there_yet_is_waited_for_aloud(
     assert f"no service is ready at {scripted.address}; waiting 0.1 s" in told
 
 
-def test_an_address_without_its_scheme_is_refused_at_once(archive: Archive, scans: Path, restored: Path) -> None:
-    code, _, told = archive("restore", scans, restored, "--server", "localhost:8000")
+@pytest.mark.parametrize(
+    "address", ["localhost:8000", "http://", "http://[::1", "http://127.0.0.1:abc", "http://127.0.0.1:99999"]
+)
+def test_what_is_no_address_is_refused_at_once(archive: Archive, scans: Path, restored: Path, address: str) -> None:
+    code, _, told = archive("restore", scans, restored, "--server", address)
     assert code == 2
-    assert "localhost:8000 is no address of a service" in told
+    assert f"{address} is no address of a service" in told
+
+
+@pytest.mark.parametrize("key", ["schlüssel-1", "secret-1\n", "secret 1"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_printed(
+    archive: Archive,
+    scans: Path,
+    restored: Path,
+    scripted: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setenv("RESTORE_API_KEY", key)
+    code, _, told = archive("restore", scans, restored, "--server", scripted.address, "--patience-seconds", 0)
+    assert code == 2
+    assert "the key in RESTORE_API_KEY holds" in told
+    assert key.strip() not in told
+
+
+def test_a_source_that_is_not_there_is_refused(archive: Archive, tmp_path: Path, restored: Path) -> None:
+    for option in ((), ("--dry-run",)):
+        code, _, told = archive("restore", tmp_path / "scams", restored, "--local", *option)
+        assert code == 2
+        assert "scams does not exist" in told
+
+
+def test_links_that_lead_nowhere_are_failures_of_their_own(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    for name in ("loop.tif", "loop.txt"):
+        (scans / name).symlink_to(name)
+    run = ("restore", scans, restored, "--server", scripted.address, "--exclude", "broken.png")
+    code, listed, told = archive(*run, "--dry-run")
+    assert code == 0
+    assert set(listed.splitlines()) == PHOTOS
+    assert "loop.tif: " in told
+    code, _, told = archive(*run)
+    assert code == 1
+    assert "3 restored, 3 of them with damage; 0 done before; 1 failed" in told
+    assert "loop.tif: source-unreadable: " in told
+    assert files_of(restored).keys() == PHOTOS
+    (scans / "loop.tif").unlink()
+    assert archive(*run)[0] == 0
+    assert "0 failed" in archive("status", restored)[1]
 
 
 def test_a_file_that_somebody_else_put_there_is_not_replaced(
@@ -268,6 +314,13 @@ def test_names_that_are_no_utf_8_come_through(
     assert archive("verify", restored)[0] == 0
     (restored / name).unlink()
     assert r"Stra\udcdfe.png is missing" in archive("verify", restored)[1]
+
+
+def test_names_are_listed_on_terminals_that_cannot_print_them(scans: Path, restored: Path) -> None:
+    run = start_archive("restore", scans, restored, "--local", "--dry-run", PYTHONIOENCODING="ascii")
+    listed, told = run.communicate()
+    assert run.returncode == 0, told
+    assert r"box 1/album/Sch\xfclerin.tif" in listed.splitlines()
 
 
 def test_a_file_that_is_too_large_is_not_read(

@@ -62,6 +62,8 @@ def test_what_was_written_is_listed_and_read(tree: Tree) -> None:
     assert all(entry.num_bytes == len(contents[path]) for path, entry in entries.items())
     assert tree.num_bytes("a.jpg") == 4
     assert tree.num_bytes("none.jpg") is None
+    tree.remove("a.jpg")
+    assert tree.num_bytes("a.jpg") is None
 
 
 def test_the_stamp_changes_when_the_file_does(tree: Tree) -> None:
@@ -151,13 +153,43 @@ def test_a_folder_that_cannot_be_read_is_told_of_and_the_others_are_listed(tmp_p
     os.rmdir(tmp_path / "gone")
     missing = open_tree(str(tmp_path / "gone"))
     assert list(missing.entries(lambda path, error: untold.append((path, type(error))))) == []
-    assert untold == [("", FileNotFoundError)]
+    assert untold == [("/", FileNotFoundError)]
 
 
 def test_links_to_folders_are_not_followed_round_in_circles(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     (tmp_path / "again").symlink_to(tmp_path)
     assert [entry.path for entry in open_tree(str(tmp_path)).entries(expect_readable)] == ["a.jpg"]
+
+
+def test_links_that_lead_nowhere_are_told_of_one_by_one_and_the_others_are_listed(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.jpg").touch()
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "through.jpg").symlink_to("loop.jpg/a.jpg")
+    untold: list[str] = []
+    entries = open_tree(str(tmp_path)).entries(lambda path, _: untold.append(path))
+    assert {entry.path for entry in entries} == {f"{number}.jpg" for number in range(20)}
+    assert sorted(untold) == ["loop.jpg", "through.jpg"]
+
+
+def test_what_vanishes_while_a_folder_is_listed_is_not_there(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.jpg").touch()
+    entries = open_tree(str(tmp_path)).entries(expect_readable)
+    first = next(entries).path
+    left = {first, *sorted(set(os.listdir(tmp_path)) - {first})[:9]}
+    for name in set(os.listdir(tmp_path)) - left:
+        (tmp_path / name).unlink()
+    assert {first, *(entry.path for entry in entries)} == left
+
+
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+    path = f"box/{'ä' * 125}a.tif"
+    tree = open_tree(str(tmp_path))
+    tree.write(path, b"1")
+    tree.write(path, b"22")
+    assert [(entry.path, entry.num_bytes) for entry in tree.entries(expect_readable)] == [(path, 2)]
 
 
 @pytest.mark.parametrize(
