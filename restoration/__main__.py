@@ -1,7 +1,9 @@
 """`python -m restoration old.jpg new.jpg`: restore a photo without a server."""
 
 import argparse
+import os
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 with one line on stderr that says what is wrong."""
     chosen = _parser().parse_args(arguments)
     try:
-        print(_restore_file(chosen))
+        print(_printable(_restore_file(chosen)))
     except RestorationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -85,6 +87,8 @@ def _restore_file(chosen: argparse.Namespace) -> str:
     targets = [target for target in (chosen.new, chosen.damage_map) if target is not None]
     for target in targets:
         _expect_free(target, overwrite=chosen.overwrite)
+    if chosen.damage_map is not None:
+        _expect_apart(chosen.damage_map, chosen.old, chosen.new)
     photo = decode_photo(chosen.old.read_bytes())
     format = _format(chosen, photo)
     check_writable(photo, format=format, quality=chosen.quality, depth=chosen.depth)
@@ -121,10 +125,30 @@ def _load_restorer(chosen: argparse.Namespace) -> Restorer:
 
 
 def _expect_free(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not target.is_file():
+        raise InvalidOption(f"{target} is no regular file, and only such a one is written; choose another name")
     if target.exists() and not overwrite:
         raise InvalidOption(f"{target} exists already; choose another name or add --overwrite")
-    if not target.parent.is_dir():
-        raise InvalidOption(f"the folder {target.parent} does not exist; create it first")
+    folder = (_behind_links(target) if target.is_symlink() else target).parent
+    if not folder.is_dir():
+        raise InvalidOption(f"the folder {folder} does not exist; create it first")
+
+
+def _expect_apart(damage_map: Path, *photos: Path) -> None:
+    for photo in photos:
+        if _is_same_file(damage_map, photo):
+            raise InvalidOption(f"the damage map would be written over {photo}; choose another name for --damage-map")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return _behind_links(one) == _behind_links(other)
+
+
+def _behind_links(path: Path) -> Path:
+    """Where a file of this name is, or would be. Unlike `Path.resolve`, no error for links that go round in circles."""
+    return Path(os.path.realpath(path))
 
 
 def _format(chosen: argparse.Namespace, photo: Photo) -> PhotoFormat | None:
@@ -134,13 +158,23 @@ def _format(chosen: argparse.Namespace, photo: Photo) -> PhotoFormat | None:
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Whole or not at all: written beside, then renamed."""
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    """Whole or not at all: written beside, then renamed. A link stays one, and a file keeps its mode."""
+    file = _behind_links(target)
+    beside = file.with_name(f".{secrets.token_hex(8)}")  # short: the name itself may be as long as one can be
     try:
-        beside.write_bytes(content)
-        beside.replace(target)
+        with beside.open("xb") as incoming:
+            if file.exists():
+                os.fchmod(incoming.fileno(), stat.S_IMODE(file.stat().st_mode))
+            incoming.write(content)
+        beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _printable(line: str) -> str:
+    """What standard output's encoding lacks is escaped: a file's name may hold any bytes."""
+    encoding = sys.stdout.encoding
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,23 @@ CONTENTS = frozenset(
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write beside, sync, rename: a run that is killed while it writes keeps the checkpoint before."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write beside, sync, rename: a run that is killed while it writes keeps the checkpoint before.
+
+    Raises CheckpointError where it cannot be written.
+    """
     beside = folder / f".{NAME}.incoming"
-    with beside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(folder / NAME)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(folder / NAME)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / NAME} cannot be written ({error.strerror or error}); make room or set the folder's rights, and "
+            "go on with --resume from the one before"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:

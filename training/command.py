@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import torch
 import typer
@@ -19,6 +19,7 @@ from training.jobs import (
     draw_preview,
     evaluate_runs,
     expect_held_out,
+    expect_readable,
     make_gallery,
     publish,
     resolve_recipe,
@@ -27,8 +28,8 @@ from training.jobs import (
 from training.overlays import build_bank
 from training.parts import PartName, take_part
 from training.photos import load_photos
-from training.pictures import save_sheet
-from training.publishing import newest_release
+from training.pictures import expect_savable, save_sheet
+from training.publishing import expect_writable, newest_release
 from training.ranks import expect_alone, join_ranks
 from training.recipes import RecipeName
 from training.samples import NAMES, crop_sample
@@ -73,7 +74,7 @@ Minutes = Annotated[
     float | None, typer.Option(help="Stop with a checkpoint after this many minutes; --resume goes on.", min=0)
 ]
 StepsFactor = Annotated[float, typer.Option(help="Make every phase of the recipe this much longer or shorter.", min=0)]
-Seed = Annotated[int, typer.Option(help="Seed of the weights, the damage and the crops.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the weights, the damage and the crops.", min=0, max=2**64 - 1)]
 Precision = Annotated[Literal["bfloat16", "float32"], typer.Option(help="Arithmetic of the networks.")]
 Workers = Annotated[
     int, typer.Option(help="Processes that make pairs ahead of need; 0 makes them on the device itself.", min=0)
@@ -305,6 +306,9 @@ def run_command(
         shown = {"data": vars(data), "settings": vars(settings), "start_from": start_from, "store": model_store}
         show({**shown, "recipe": recipe_record(resolved)})
         return
+    store = address_of(model_store)
+    expect_writable(store)
+    expect_readable(photos, resolved.held_out_share)
     if not train(resolved, data, settings, resume=resume, start_from=start_from):
         raise typer.Exit(1)
     calibrate_run(photos, run, settings.device)
@@ -317,13 +321,13 @@ def run_command(
         lpips_weights=lpips_weights,
         num_cases=num_cases,
         device=settings.device,
-        store=address_of(model_store),
+        store=store,
     )
     publish(
         run,
         report=report,
         overlays=overlays,
-        store=address_of(model_store),
+        store=store,
         about=about,
         licence=licence,
         failures=failures,
@@ -344,6 +348,7 @@ def preview_command(
     dry_run: DryRun = False,
 ) -> None:
     """Draw a contact sheet of the damage: a row for each family, one for mixtures, and the mixtures' true masks."""
+    expect_savable(output)
     if dry_run:
         show({"photos": photos, "overlays": overlays, "output": output, "columns": columns, "crop_px": crop_px})
         return
@@ -381,10 +386,16 @@ def show(settings: Mapping[str, object]) -> None:
 
 
 def main() -> None:
-    """The command line, with domain errors as one line and exit code 2."""
+    """The command line, with domain errors and those of the system as one line and exit code 2."""
     try:
         app()
     except RestorationError as error:
-        # no markup: a path may hold brackets
-        console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
+        _stop(str(error))
+    except OSError as error:
+        _stop(f"{error.filename or 'file'}: {error.strerror or error}")
+
+
+def _stop(reason: str) -> NoReturn:
+    # no markup: a path may hold brackets
+    console.print(f"error: {reason}", style="red", soft_wrap=True, markup=False, highlight=False)
+    sys.exit(2)

@@ -1,7 +1,6 @@
 """The jobs behind the commands: data and recipe resolved, then train, evaluate, publish, preview."""
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -53,9 +52,12 @@ from training.overlays import OverlayBank, build_bank
 from training.pairs import DamagedOnDevice, DamagedOnTheFly, PairSource, load_paired_folders
 from training.parts import part_of
 from training.photos import (
+    LEAST_MEASURED_PX,
     CropConfig,
     PhotoSet,
     ResidentPhotos,
+    is_measurable,
+    leave_out_small,
     load_largest_photos,
     load_photos,
     read_photo,
@@ -70,11 +72,12 @@ from training.publishing import (
     newest_release,
     publish_run,
     read_facts,
+    write_facts,
 )
 from training.recipes import RECIPES, Recipe, RecipeName, scale_steps
 from training.samples import NAMES, crop_sample
 from training.seams import measure_seams
-from training.splits import list_images, select_split
+from training.splits import HELD_OUT, bytes_of, list_images, select_split
 from training.trainer import RunSettings, Trainer, generator_from_checkpoint, weights_digest
 
 console = Console(stderr=True)
@@ -104,7 +107,7 @@ class Data:
         digest = hashlib.sha256()
         for folder in filter(None, (self.photos, self.damaged, self.overlays)):
             for path in list_images(folder):
-                digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+                digest.update(bytes_of(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n"))
         return digest.hexdigest()
 
     def source(self, recipe: Recipe, device: torch.device) -> PairSource:
@@ -168,8 +171,7 @@ def train(recipe: Recipe, data: Data, settings: RunSettings, *, resume: bool, st
         num_taken, num_all = trainer.take_weights(load_generator(release)), len(trainer.generator.state_dict())
         console.print(f"took {num_taken} of {num_all} weights from release {release.version}")
     if settings.ranks.is_first:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        (settings.folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_facts(settings.folder, facts)
     finished = trainer.train()
     console.print(f"{'finished' if finished else 'stopped'} at step {trainer.step:,} of {recipe.num_steps:,}")
     return finished
@@ -207,11 +209,20 @@ def expect_same_run(run: Path, before: Mapping[str, str], facts: Mapping[str, st
 def expect_held_out(photos: Path, held_out_share: float) -> None:
     """Raises DataError before hours of training if there would be nothing to measure them on."""
     paths = list_images(photos)
-    if not select_split(paths, photos, "evaluation", held_out_share):
+    if not any(map(is_measurable, select_split(paths, photos, "evaluation", held_out_share))):
         raise DataError(
             f"{photos} holds {len(paths)} photographs, and none of them is among the {held_out_share:.0%} that are "
-            "held out, by name, for the evaluation; add photographs"
+            f"held out, by name, for the evaluation, and has a short side of at least {LEAST_MEASURED_PX} px; add "
+            "photographs"
         )
+
+
+def expect_readable(photos: Path, held_out_share: float) -> None:
+    """Raises DataError before hours of training, not after them, for a held-out photograph that cannot be used."""
+    paths = list_images(photos)
+    for split in HELD_OUT:
+        for path in select_split(paths, photos, split, held_out_share):
+            read_photo(path)
 
 
 def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
@@ -222,7 +233,7 @@ def calibrate_run(photos: Path, run: Path, device: torch.device) -> None:
         console.print(f"{run} has no detector to calibrate")
         return
     recipe = state["recipe"]
-    paths = select_split(list_images(photos), photos, "validation", recipe["held_out_share"])
+    paths = leave_out_small(select_split(list_images(photos), photos, "validation", recipe["held_out_share"]))
     if len(paths) < MIN_PHOTOS:
         console.print(
             f"{photos} holds {len(paths)} photographs to calibrate on, fewer than {MIN_PHOTOS}: the detector's scale "

@@ -1,14 +1,13 @@
 """A part of one run's generator put into another's: so that parts are trained apart, each for as long as it needs."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from restoration.errors import CheckpointError, InvalidOption, ReleaseInvalid
 from restoration.generator import DetectFillConfig, build_generator
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.publishing import PARTS_TAKEN, read_facts
+from training.publishing import PARTS_TAKEN, read_facts, write_facts
 
 PartName = Literal["detector", "verifier", "filler", "denoiser"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -34,7 +33,7 @@ def take_part(part: PartName, donor: Path, run: Path, into: Path) -> None:
     save_checkpoint(into, {**taking, **weights, "recipe": recipe, "calibration": calibration, "optimisers": {}})
     facts = dict(read_facts(run))
     facts[PARTS_TAKEN] = {**facts.get(PARTS_TAKEN, {}), part: describe(giving)}
-    (into / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_facts(into, facts)
 
 
 def _calibration_with_part(part: PartName, giving: dict[str, Any], taking: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Folders of photographs in memory, and the crops that a step trains on."""
 
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,12 @@ from torch.nn import functional as F
 
 from restoration.errors import DataError
 from training.splits import Split, list_images, select_split
+
+LEAST_MEASURED_PX = 32
+"""Short side of the smallest photograph that is measured on: SSIM takes none below 11 px, LPIPS none below 31 px."""
+MOST_NAMED = 5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,15 +43,21 @@ def load_photos(
     short_side_px: int = 320,
     most: int | None = None,
 ) -> PhotoSet:
-    """Read the photographs of one split. Raises DataError for a folder without any, or a file that cannot be read."""
+    """Read the photographs of one split, of a held-out one those that are large enough.
+
+    Raises DataError for a folder without any, or a file that cannot be read.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name a folder of clean photographs")
     paths = select_split(list_images(folder), folder, split, held_out_share)
+    if split != "train":
+        paths = leave_out_small(paths)
     if most is not None and len(paths) > most:
         paths = [paths[index] for index in sorted(np.random.default_rng(0).permutation(len(paths))[:most])]
     if not paths:
         raise DataError(
-            f"{folder} holds no photograph for {split} (JPEG, PNG, WebP or TIFF, {held_out_share:.0%} held out)"
+            f"{folder} holds no photograph for {split} (JPEG, PNG, WebP or TIFF, {held_out_share:.0%} held out"
+            f"{'' if split == 'train' else f', a short side of at least {LEAST_MEASURED_PX} px'})"
         )
     with ThreadPoolExecutor() as pool:
         photos = list(pool.map(lambda path: read_photo(path, short_side_px), paths))
@@ -54,8 +67,27 @@ def load_photos(
 def load_largest_photos(folder: Path, split: Split, *, held_out_share: float, most: int) -> PhotoSet:
     """Those of one split that have the longest short sides, the longest first, as large as they are."""
     paths = select_split(list_images(folder), folder, split, held_out_share)
-    largest = sorted(paths, key=_short_side_px, reverse=True)[:most]
+    largest = sorted(filter(is_measurable, paths), key=_short_side_px, reverse=True)[:most]
     return PhotoSet([read_photo(path) for path in largest], [path.relative_to(folder).as_posix() for path in largest])
+
+
+def leave_out_small(paths: Sequence[Path]) -> list[Path]:
+    """Those that can be measured on; the log says which cannot."""
+    measurable = list(filter(is_measurable, paths))
+    if small := sorted(set(paths) - set(measurable)):
+        logger.warning(
+            "%d held-out photographs have a short side below %d px and are left out: %s%s",
+            len(small),
+            LEAST_MEASURED_PX,
+            ", ".join(map(str, small[:MOST_NAMED])),
+            ", ..." if len(small) > MOST_NAMED else "",
+        )
+    return measurable
+
+
+def is_measurable(path: Path) -> bool:
+    """Whether it is not too small. What cannot be read is not: it is to be said when it is read."""
+    return not 0 < _short_side_px(path) < LEAST_MEASURED_PX
 
 
 def _short_side_px(path: Path) -> int:
@@ -71,6 +103,11 @@ def read_photo(path: Path, short_side_px: int | None = None) -> np.ndarray:
     """(H, W, 3) uint8, upright, made smaller if its short side is longer than asked for."""
     try:
         with Image.open(path) as image:
+            if image.mode == "F":
+                raise DataError(
+                    f"{path} holds floating-point samples, whose black and white nothing says; save it with 8 or 16 "
+                    "bits a channel, or take it out"
+                )
             upright = _to_eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a photograph ({error}); repair it or take it out") from error

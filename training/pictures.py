@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from restoration.errors import InvalidOption
 from restoration.tensors import to_samples
 
 LABEL_PX = 16
@@ -40,6 +41,12 @@ def draw_sheet(
 def tensors_to_rows(*columns: Tensor) -> list[list[np.ndarray]]:
     """columns: (N, 3 or 1, H, W) in [0, 1] each; returns N rows of pictures (H, W, 3) uint8."""
     return [[to_samples(picture.expand(3, -1, -1)) for picture in row] for row in zip(*columns, strict=True)]
+
+
+def expect_savable(path: Path) -> None:
+    """Raises InvalidOption if no format goes by the file's name: drawing first may take minutes."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InvalidOption(f"{path} names no format that a picture can be written in; end it in .png, .jpg or .webp")
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:

@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse
+from restoration.errors import DataError, ReleaseInvalid, ReleaseWorse, StoreUnreachable
 from restoration.generator import DetectFill, Generator
 from restoration.publishing import LAST_NUMBER, publish_release
 from restoration.release import Release, load_generator
@@ -32,6 +33,8 @@ RUN_MEASURED = "the run's name in the tables"
 COPIES = Path("~/.cache/photo-restoration/training")
 """Where copies of releases are kept that lie in a store elsewhere; not the service's, which keeps its own number."""
 NUM_COPIES = 2
+FACTS = "run.json"
+MEASURE_AGAIN = "run `python -m training evaluate` again"
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,23 @@ def _publish_elsewhere(url: str, publish: Callable[[Path], Release]) -> Release:
     return _open(url).read(release.version)
 
 
+def expect_writable(store: StoreAddress) -> None:
+    """Raises StoreUnreachable, before hours of training, if a folder cannot be written, or another store not be read:
+    what cannot be taken back is not written to try it."""
+    if isinstance(store, str):
+        RemoteStore(store).list_releases()
+        return
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=store):
+            pass
+    except OSError as error:
+        raise StoreUnreachable(
+            f"the model store {store} cannot be written ({error.strerror or error}); set its rights, or name another "
+            "with --model-store"
+        ) from error
+
+
 def _open(store: StoreAddress) -> Store:
     return open_store(store, copies=COPIES, num_copies=NUM_COPIES)
 
@@ -241,26 +261,48 @@ def _score(scores: Mapping[str, Mapping[str, float | None]], required: Requireme
 
 
 def read_facts(run: Path) -> Mapping[str, Any]:
-    """What `train` noted about the run: device and data."""
-    path = run / "run.json"
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return facts
+    """What `train` noted about the run: device and data. Raises DataError if that is damaged."""
+    path = run / FACTS
+    return _read_object(path, "take it away to go on without what it says of device and data") if path.is_file() else {}
+
+
+def write_facts(run: Path, facts: Mapping[str, Any]) -> None:
+    """Written beside, then renamed: a run that is killed while it writes keeps those before."""
+    run.mkdir(parents=True, exist_ok=True)
+    beside = run / f".{FACTS}.incoming"
+    beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    beside.replace(run / FACTS)
 
 
 def read_evaluation(report: Path) -> dict[str, Any]:
     path = report / "evaluation.json"
     if not path.is_file():
         raise DataError(f"{path} does not exist; run `python -m training evaluate` first, with --report {report}")
-    evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    evaluation = _read_object(path, MEASURE_AGAIN)
+    if not all(isinstance(evaluation.get(name), dict) for name in ("about", "scores")):
+        raise DataError(f"{path} has no scores, or does not say of what; {MEASURE_AGAIN}")
     return evaluation
 
 
+def _read_object(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object that a file holds. Raises DataError, with the advice, if it holds something else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); {advice}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged (it holds no JSON object); {advice}")
+    return found
+
+
 def summary_of(report: Path) -> str:
-    """The first table of evaluation.md."""
-    lines = (report / "evaluation.md").read_text(encoding="utf-8").splitlines()
-    first = next(index for index, line in enumerate(lines) if line.startswith("|"))
-    rest = lines[first:]
-    return "\n".join(rest[: next((i for i, line in enumerate(rest) if not line.startswith("|")), len(rest))])
+    """The first table of evaluation.md. Raises DataError if there is none."""
+    path = report / "evaluation.md"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rest = list(dropwhile(lambda line: not line.startswith("|"), lines))
+    if not rest:
+        raise DataError(f"{path} is damaged (it holds no table); {MEASURE_AGAIN}")
+    return "\n".join(takewhile(lambda line: line.startswith("|"), rest))
 
 
 def find_code_revision() -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 Split = Literal["train", "validation", "evaluation"]
 """Half of what is held out chooses settings (validation), the other half measures (evaluation)."""
+HELD_OUT: tuple[Split, ...] = ("validation", "evaluation")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
 
 
@@ -20,8 +21,13 @@ def split_of(name: str, held_out_share: float) -> Split:
 
 def _digest(name: str) -> tuple[float, bool]:
     """A number that is uniform in [0, 1), and a bit."""
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(bytes_of(name)).digest()
     return int.from_bytes(digest[:8], "big") / 2**64, digest[8] % 2 == 1
+
+
+def bytes_of(name: str) -> bytes:
+    """As the file system has them: a name need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """`python -m restoration`, run as a user does, and its `main` where a process of its own would only cost time."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,94 @@ def test_nothing_is_overwritten_unless_told_to(release, run, old, tmp_path):
     assert run(old, old, "--overwrite", "--sensitivity", "1")[0] == 0
     assert old.read_bytes() != before
     assert {path.name for path in tmp_path.iterdir()} == {"old.jpg", "model_store"}
+
+
+@pytest.mark.parametrize("spelling", ["same", "dotted", "link", "hard link", "dangling link"])
+def test_a_damage_map_is_not_written_over_the_restored_photo(release, run, old, tmp_path, spelling):
+    (tmp_path / "folder").mkdir()
+    new, damage_map = tmp_path / "new.png", tmp_path / "map.png"
+    if spelling == "same":
+        damage_map = new
+    elif spelling == "dotted":
+        damage_map = tmp_path / "folder" / ".." / "new.png"
+    elif spelling == "dangling link":
+        damage_map.symlink_to("new.png")
+    else:
+        new.write_bytes(b"an older one")
+        damage_map.symlink_to(new) if spelling == "link" else damage_map.hardlink_to(new)
+    before = set(tmp_path.iterdir())
+    code, out, err = run(old, new, "--damage-map", damage_map, "--overwrite")
+    assert (code, out) == (2, "")
+    assert err == f"error: the damage map would be written over {new}; choose another name for --damage-map\n"
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_damage_map_is_not_written_over_the_only_scan(release, run, old, tmp_path):
+    before = old.read_bytes()
+    code, _, err = run(old, tmp_path / "new.jpg", "--damage-map", old, "--overwrite")
+    assert code == 2
+    assert f"would be written over {old}" in err
+    assert old.read_bytes() == before
+    assert not (tmp_path / "new.jpg").exists()
+
+
+def test_a_file_that_is_overwritten_keeps_its_mode(publish, run, old, tmp_path):
+    publish(make_generator(damage_logit=20.0))
+    new, damage_map = tmp_path / "new.jpg", tmp_path / "map.png"
+    for path, mode in ((new, 0o600), (damage_map, 0o444)):
+        path.write_bytes(b"an older one")
+        path.chmod(mode)
+    assert run(old, new, "--damage-map", damage_map, "--overwrite")[0] == 0
+    assert [path.stat().st_mode & 0o7777 for path in (new, damage_map)] == [0o600, 0o444]
+    with Image.open(new) as photo, Image.open(damage_map) as picture:
+        assert photo.size == picture.size == (220, 200)
+
+
+@pytest.mark.parametrize("has_target", [True, False])
+def test_a_link_stays_one_and_what_it_points_to_is_written(release, run, old, tmp_path, has_target):
+    (tmp_path / "elsewhere").mkdir()
+    target, new = tmp_path / "elsewhere" / "target.jpg", tmp_path / "new.jpg"
+    if has_target:
+        target.write_bytes(b"an older one")
+    new.symlink_to("elsewhere/target.jpg")
+    assert run(old, new, *(["--overwrite"] if has_target else []))[0] == 0
+    assert new.is_symlink()
+    with Image.open(target) as picture:
+        assert picture.size == (220, 200)
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("option", ["new", "map"])
+def test_what_is_no_regular_file_is_not_replaced(release, run, old, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    new = tmp_path / ("pipe" if option == "new" else "new.jpg")
+    code, _, err = run(old, new, "--damage-map", tmp_path / ("map.png" if option == "new" else "pipe"), "--overwrite")
+    assert code == 2
+    assert f"{tmp_path / 'pipe'} is no regular file" in err
+    assert (tmp_path / "pipe").is_fifo()
+    assert not (tmp_path / "new.jpg").exists()
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(release, run, old, tmp_path):
+    new = tmp_path / f"{'n' * 251}.jpg"
+    code, _, err = run(old, new)
+    assert code == 0, err
+    assert new.exists()
+
+
+def test_a_name_that_is_not_utf8_is_printed_escaped(release, store, old, tmp_path):
+    new = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    finished = subprocess.run(
+        [sys.executable, "-m", "restoration", old, new, "--model-store", store],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith(f"{tmp_path}/caf\\udce9.jpg: ")
+    assert new.exists()
 
 
 @pytest.mark.parametrize(

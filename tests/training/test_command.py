@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +27,10 @@ from training.checkpoint import load_checkpoint
 from training.overlays import build_bank
 from training.recipes import detect_fill_recipe
 from training.samples import crop_sample
+from training.splits import split_of
 from training.trainer import generator_from_checkpoint
 
-from .conftest import names_for, write_photos
+from .conftest import HELD_OUT_SHARE, names_for, write_photos
 from .small_recipes import DENOISE, DETECT_FILL, RECIPES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -228,6 +230,101 @@ def test_run_says_before_training_that_nothing_is_held_out(training, tmp_path):
     assert code == 2
     assert "1 photographs, and none of them is among the 5% that are held out" in error_line(error)
     assert not (tmp_path / "run").exists()
+
+
+def test_run_says_before_training_that_its_store_cannot_be_written(training, photo_folder, tmp_path):
+    code, _, error = training("run", photo_folder, "--run", tmp_path / "run", "--model-store", "/sys/kernel")
+    assert code == 2
+    assert "the model store /sys/kernel cannot be written" in error_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["validation", "evaluation"])
+def test_run_says_before_training_that_a_held_out_photograph_cannot_be_used(training, tmp_path, split):
+    photos = write_photos(tmp_path / "photos", [*names_for("train", 1), *names_for("evaluation", 1)])
+    name = names_for(split, 2)[1]
+    (photos / name).write_bytes(b"half of one")
+    options = ["--run", tmp_path / "run", "--model-store", tmp_path / "store"]
+    code, _, error = training("run", photos, *options)
+    assert code == 2
+    assert f"{name} cannot be read as a photograph" in error_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_an_error_of_the_system_is_one_line_and_exit_code_2(training, photo_folder, tmp_path):
+    """A full disk: as the run's facts are written, as its checkpoint is; and a store that is read-only."""
+    run = tmp_path / "run"
+    options = ["--run", run, "--device", "cpu"]
+    assert training("train", photo_folder, *options, "--minutes", "0")[0] == 0
+    for name, said in ((".run.json.incoming", "No space left"), (".checkpoint.pt.incoming", "checkpoint.pt cannot be")):
+        (run / name).symlink_to("/dev/full")
+        code, _, error = training("train", photo_folder, *options, "--resume")
+        assert code == 2, error
+        assert said in error.splitlines()[-1]
+        (run / name).unlink()
+    assert load_checkpoint(run)["step"] == 1
+    assert training("train", photo_folder, *options, "--resume")[0] == 0
+    evaluated = ["--num-cases", "1", "--model-store", tmp_path / "store"]
+    assert training("evaluate", photo_folder, *options, *evaluated)[0] == 0
+    code, _, error = training("publish", "--run", run, "--model-store", "/sys/kernel")
+    assert code == 2, error
+    assert re.search(r"^error: /sys/kernel/\S+: (Operation not permitted|Permission|Read-only)", error_line(error))
+
+
+def test_a_seed_beyond_any_generator_s_is_refused_with_the_range(training, photo_folder):
+    code, _, error = training("train", photo_folder, "--seed", 2**64, "--dry-run")
+    assert code == 2
+    assert str(2**64 - 1) in error
+    assert training("train", photo_folder, "--seed", 2**64 - 1, "--dry-run")[0] == 0
+
+
+def test_a_picture_of_unknown_format_is_refused_before_it_is_drawn(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "draw_preview", lambda *_: pytest.fail("it was drawn"))
+    for name in ("p.xyz", "p"):
+        code, _, error = training("preview", "--output", tmp_path / name)
+        assert code == 2
+        assert f"{tmp_path / name} names no format" in error_line(error)
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_names_that_are_not_utf8_are_trained_on_and_measured(training, tmp_path):
+    photos = write_photos(tmp_path / "photos", [os.fsdecode(b"caf\xe9.png"), *names_for("train", 2)])
+    held_out = (os.fsdecode(b"caf\xe9_%d.png" % index) for index in range(1000))
+    write_photos(photos, [next(name for name in held_out if split_of(name, HELD_OUT_SHARE) == "evaluation")])
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    assert training("run", photos, *options, "--dry-run")[0] == 0
+    code, _, error = training("train", photos, *options)
+    assert code == 0, error
+    measured = ["--num-cases", "1", "--model-store", tmp_path / "store", "--processes", "2"]
+    code, _, error = training("evaluate", photos, *options, *measured)
+    assert code == 0, error
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_held_out_pictures_of_a_few_pixels_do_not_stop_the_evaluation(training, photo_folder, tmp_path, caplog):
+    photos = write_photos(tmp_path / "photos", names_for("train", 2) + names_for("evaluation", 1))
+    for name, side_px in zip(names_for("evaluation", 4)[1:], (1, 3, 5), strict=True):
+        write_photos(photos, [name], side_px)
+    for name in names_for("validation", 2):
+        write_photos(photos, [name], side_px=3)
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    assert training("train", photos, *options, "--minutes", "0")[0] == 0
+    assert training("calibrate", photos, *options)[0] == 0
+    code, _, error = training("evaluate", photos, *options, "--num-cases", "1", "--model-store", tmp_path / "store")
+    assert code == 0, error
+    assert "- held-out photographs: 1\n" in (tmp_path / "run" / "report" / "evaluation.md").read_text()
+    assert [message.partition(" px")[0] for message in caplog.messages] == [
+        f"{num} held-out photographs have a short side below 32" for num in (2, 3)
+    ]
+
+
+def test_run_says_before_training_that_all_that_is_held_out_is_too_small(training, tmp_path):
+    photos = write_photos(tmp_path / "photos", names_for("train", 1))
+    write_photos(photos, names_for("evaluation", 1), side_px=5)
+    code, _, error = training("run", photos, "--run", tmp_path / "run")
+    assert code == 2
+    assert "a short side of at least 32 px" in error_line(error)
 
 
 def test_an_option_that_there_is_not_is_refused(training, photo_folder):

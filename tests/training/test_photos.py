@@ -93,6 +93,29 @@ def test_a_truncated_photograph_is_named(tmp_path):
         read_photo(tmp_path / "photo.jpg")
 
 
+def test_a_scan_of_floating_point_samples_is_refused_not_taken_for_black(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)).save(tmp_path / "scan.tif")
+    with pytest.raises(DataError, match=r"scan.tif holds floating-point samples.* save it with 8 or 16 bits"):
+        read_photo(tmp_path / "scan.tif")
+
+
+def test_what_is_too_small_is_left_out_of_what_is_held_out_and_named(tmp_path, caplog):
+    for split in ("train", "evaluation"):
+        small, large = names_for(split, 2)
+        write_photos(tmp_path, [small], side_px=31)
+        write_photos(tmp_path, [large], side_px=32)
+    train, evaluation = (load_photos(tmp_path, split, held_out_share=0.05) for split in ("train", "evaluation"))
+    assert train.names == sorted(names_for("train", 2))
+    small, large = names_for("evaluation", 2)
+    assert evaluation.names == [large]
+    assert load_largest_photos(tmp_path, "evaluation", held_out_share=0.05, most=2).names == [large]
+    expected = f"1 held-out photographs have a short side below 32 px and are left out: {tmp_path / small}"
+    assert caplog.messages == [expected]
+    (tmp_path / large).unlink()
+    with pytest.raises(DataError, match=r"no photograph for evaluation .*a short side of at least 32 px"):
+        load_photos(tmp_path, "evaluation", held_out_share=0.05)
+
+
 def test_equal_seeds_take_equal_crops():
     photos = [data.astronaut(), data.coffee()]
     first, second, other = (

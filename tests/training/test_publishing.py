@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from restoration.errors import DataError, ReleaseWorse
+from restoration.errors import DataError, ReleaseWorse, StoreUnreachable
 from restoration.release import list_releases, read_release
 from restoration.restorer import Restorer
 from training import publishing
@@ -17,12 +18,15 @@ from training.publishing import (
     NEWEST_MEASURED,
     RUN_MEASURED,
     WEIGHTS_MEASURED,
+    expect_writable,
     find_code_revision,
     identity_of,
     newest_release,
     publish_run,
     read_evaluation,
+    read_facts,
     summary_of,
+    write_facts,
 )
 from training.samples import crop_sample
 from training.trainer import Trainer, generator_from_checkpoint, weights_digest
@@ -113,6 +117,45 @@ def test_a_run_without_a_report_is_not_published(run, golden, tmp_path):
     with pytest.raises(DataError, match=r"evaluation.json does not exist; run `python -m training evaluate`"):
         publish_run(run, tmp_path / "store", golden=golden, report=tmp_path, data="", licence="", failures="")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"about": {"photo', "[]", "{}"], ids=["empty", "half", "list", "other"])
+def test_a_damaged_report_is_named(run, golden, tmp_path, content):
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(DataError, match=r"evaluation.json .*; run `python -m training evaluate` again"):
+        publish_run(run, tmp_path / "store", golden=golden, report=tmp_path, data="", licence="", failures="")
+
+
+def test_a_report_without_its_tables_is_named(tmp_path):
+    (tmp_path / "evaluation.md").write_text("# Evalu")
+    with pytest.raises(DataError, match=r"evaluation.md is damaged \(it holds no table\); run"):
+        summary_of(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"device": "an aba', "7"], ids=["empty", "half", "number"])
+def test_damaged_facts_of_a_run_are_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match=r"run.json is damaged .*; take it away"):
+        read_facts(tmp_path)
+
+
+def test_facts_that_cannot_be_written_leave_those_before(tmp_path):
+    write_facts(tmp_path, {"device": "an abacus"})
+    (tmp_path / ".run.json.incoming").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_facts(tmp_path, {"device": "another"})
+    assert read_facts(tmp_path) == {"device": "an abacus"}
+
+
+def test_a_store_that_cannot_be_written_is_known_before_anything_is_published(run, golden, tmp_path):
+    for store in (Path("/sys/kernel"), tmp_path / "store"):
+        (tmp_path / "store").write_text("a file")
+        with pytest.raises(StoreUnreachable, match=f"{store} cannot be written .*--model-store"):
+            expect_writable(store)
+        (tmp_path / "store").unlink()
+    expect_writable(tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
+    expect_writable((tmp_path / "elsewhere").as_uri())
 
 
 def test_a_report_about_other_weights_is_not_published_with_these(run, golden, tmp_path):

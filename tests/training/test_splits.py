@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ def test_the_split_of_a_name_never_changes():
     """Figures of one version are compared with another's: these names have the same split for ever."""
     splits = [split_of(name, 0.5) for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")]
     assert splits == ["evaluation", "evaluation", "train", "evaluation"]
+
+
+def test_a_name_that_is_not_utf8_has_a_split_too():
+    assert split_of(os.fsdecode(b"caf\xe9.jpg"), 0.5) == "train"
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
