@@ -164,7 +164,7 @@ def _write(target: Path, content: bytes) -> None:
     try:
         with beside.open("xb") as incoming:
             if file.exists():
-                os.fchmod(incoming.fileno(), stat.S_IMODE(file.stat().st_mode))
+                beside.chmod(stat.S_IMODE(file.stat().st_mode))
             incoming.write(content)
         beside.replace(file)
     finally:
