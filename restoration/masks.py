@@ -59,8 +59,8 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
     damage_map: (H, W) uint8, 255 is certain damage; required_evidence: of one sample, in logits of the map, at a
     sensitivity of 0.5, a property of the detector; sensitivity in [0, 1], above 0.5 more for what is thin than for what
-    is wide. Returns opacities, (H, W) uint8: 0 keeps the
-    sample, 255 repairs it in full. Raises InvalidOption for a sensitivity out of range.
+    is wide. Returns opacities, (H, W) uint8: 0 keeps the sample, 255 repairs it in full. Raises InvalidOption for a
+    sensitivity out of range.
     """
     if not 0.0 <= sensitivity <= 1.0:
         raise InvalidOption(f"sensitivity is {sensitivity}, expected a number in [0, 1]")
@@ -73,14 +73,11 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
         return opacities  # what is thin in it cannot be evidence enough either
     thin_map = _thin_parts(damage_map)
     if eagerness > 0.0:
-        of_thin, thin_spare = _grade(thin_map, required_evidence, eagerness)
-        np.maximum(opacities, of_thin, out=opacities)
-        spare = max(spare, thin_spare)
+        spare = max(spare, _add(opacities, thin_map, required_evidence, eagerness))
     spare = max(spare, _evidence_of_photo(thin_map, eagerness) - required_of_photo)
     if spare >= 0.0:
         least, most = SECOND_LOOK
-        more, _ = _grade(thin_map, required_evidence, eagerness + min(least + spare, most))
-        np.maximum(opacities, more, out=opacities)
+        _add(opacities, thin_map, required_evidence, eagerness + min(least + spare, most))
     return opacities
 
 
@@ -89,6 +86,13 @@ def grade_copy(damage_map: np.ndarray, required_evidence: float, sensitivity: fl
     if min(damage_map.shape) < SMALL_COPY_PX:
         sensitivity = min(sensitivity, DEFAULT_SENSITIVITY)
     return grade_damage(damage_map, required_evidence, sensitivity)
+
+
+def _add(opacities: np.ndarray, damage_map: np.ndarray, required_evidence: float, eagerness: float) -> float:
+    """Raise opacities, (H, W) uint8, to those of the map; returns the spare evidence as `_grade` does."""
+    more, spare = _grade(damage_map, required_evidence, eagerness)
+    np.maximum(opacities, more, out=opacities)
+    return spare
 
 
 def _thin_parts(damage_map: np.ndarray) -> np.ndarray:

@@ -135,6 +135,37 @@ def test_a_tenth_of_sensitivity_is_less_than_a_doubling_of_the_area():
     assert all(0.5 < more - less < 1.0 for less, more in itertools.pairwise(reversed(logits)))
 
 
+def test_above_the_default_what_is_wide_is_taken_for_damage_half_as_much_more_readily_as_what_is_thin():
+    """400 samples each, as a line and as a square: by default and below they count alike."""
+
+    def least_level(shape: tuple[slice, slice], sensitivity: float) -> int:
+        damage_map = empty_map(500, 500)
+        for level in range(1, 256):
+            damage_map[shape] = level
+            if grade_damage(damage_map, sensitivity).any():
+                return level
+        raise AssertionError
+
+    line, square = (slice(50, 51), slice(50, 450)), (slice(50, 70), slice(50, 70))
+    for sensitivity in (0.3, 0.5):
+        assert least_level(line, sensitivity) == least_level(square, sensitivity)
+    for sensitivity in (0.7, 0.9):
+        halfway = 0.5 + (sensitivity - 0.5) / 2
+        assert least_level(line, sensitivity) < least_level(square, sensitivity) == least_level(line, halfway)
+
+
+def test_small_copies_are_graded_as_by_default_whatever_is_asked_above_it():
+    doubtful = masks.level_of(-3.0)
+    for side_px, sensitivity in ((319, 0.5), (320, 1.0)):
+        damage_map = empty_map(side_px, 400)
+        damage_map[50, 50:300] = doubtful
+        copy = masks.grade_copy(damage_map, REQUIRED, 1.0)
+        assert np.array_equal(copy, grade_damage(damage_map, sensitivity))
+    assert copy.any()
+    assert not masks.grade_copy(damage_map[:319], REQUIRED, 1.0).any()
+    assert not masks.grade_copy(damage_map, REQUIRED, 0.2).any()
+
+
 def test_damage_on_the_brink_fades_in():
     """At the second look, that is: what the first one finds is beyond it."""
     found = []
