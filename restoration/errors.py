@@ -18,7 +18,7 @@ RestorationError
 │   └── ReleaseWorse           a run is worse than the newest release, and is not published
 └── TrainingError              the training job cannot go on
     ├── DataError              a data folder is empty, unpaired or unreadable
-    ├── CheckpointError        a checkpoint is missing, or of another run
+    ├── CheckpointError        a checkpoint is missing, of another run, or cannot be written
     └── LossNotFinite          a loss turned NaN or infinite
 
 Every message says what was found, what was expected and what to do.
@@ -117,7 +117,7 @@ class DataError(TrainingError):
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint is missing, damaged, or belongs to another run."""
+    """A checkpoint is missing, damaged, belongs to another run, or cannot be written."""
 
 
 class LossNotFinite(TrainingError):

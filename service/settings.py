@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     max_model_copies: int = Field(default=3, ge=2, description="releases of which a copy is kept")
     model_version: str | None = Field(
         default=None,
-        pattern=r"^\d{4,}$",
+        pattern=r"^[0-9]{4,}$",
         description="serve this release only, such as `0007`; unset: the newest that passes",
     )
     store_poll_seconds: float = Field(
