@@ -24,6 +24,7 @@ from archive.run import Bounds, Goal, Places, Run, Tally, photos_of
 from archive.trees import Selection, Tree, expect_apart, open_tree
 from archive.verify import verify
 from archive.ways import Options, OverHttp, Way
+from restoration.printing import printable
 
 EXIT_SOME_FAILED = 1
 EXIT_WRONG = 2
@@ -187,10 +188,10 @@ def report_command(
             "some take for a line's end (move them out of the bag's data, or it is not valid):"
         )
         for path in left_out[:MOST_FAILURES_LISTED]:
-            say(f"  {shown(path)}")
+            say(f"  {printable(path)}")
         if len(left_out) > MOST_FAILURES_LISTED:
             say(f"  and {len(left_out) - MOST_FAILURES_LISTED:,} more")
-    print(f"wrote {shown(str(folder / 'index.html'))}")
+    print(f"wrote {printable(str(folder / 'index.html'))}")
 
 
 @app.command("verify")
@@ -204,7 +205,7 @@ def verify_command(destination: Destination, journal: JournalFile = None) -> Non
             num_checked += 1
             if difference is not None:
                 num_different += 1
-                print(f"{shown(difference.path)} {difference.found}")
+                print(f"{printable(difference.path)} {difference.found}")
     print(f"{num_checked:,} checked, {num_different:,} not as they were written")
     if num_different:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -274,7 +275,7 @@ def tell(tally: Tally, journal: Journal) -> None:
     )
     num_failed = journal.count()["failed"]
     for record, _ in zip(journal.records("failed"), range(MOST_FAILURES_LISTED), strict=False):
-        say(f"  {shown(record.path)}: {record.reason}: {record.detail}")
+        say(f"  {printable(record.path)}: {record.reason}: {record.detail}")
     if num_failed > MOST_FAILURES_LISTED:
         say(f"  and {num_failed - MOST_FAILURES_LISTED:,} more: python -m archive report has them all")
 
@@ -294,14 +295,14 @@ def list_what_is_left(
             if num_files == bounds.limit:
                 break
             if not goal.is_reached(entry, journal.find(entry.path) if journal else None):
-                print(shown(entry.path))
+                print(printable(entry.path))
                 num_files += 1
                 num_bytes += entry.num_bytes
     say(f"{num_files:,} photos to restore, {num_bytes / 1e6:,.1f} MB")
 
 
 def say_unlisted(path: str, error: OSError) -> None:
-    say(f"{shown(path)}: {explain(error)}")
+    say(f"{printable(path)}: {explain(error)}")
 
 
 @contextmanager
@@ -318,12 +319,6 @@ def collection_of(journal: Journal) -> Collection:
     if collection is None:
         raise CollectionError("the journal is empty: no run has begun")
     return collection
-
-
-def shown(path: str) -> str:
-    """A path that any terminal can print."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return path.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -25,17 +25,15 @@ def expect_ours(tree: Tree, path: str, ours_sha256: str | None) -> None:
         )
 
 
-def put(tree: Tree, path: str, content: bytes | None, ours_sha256: str | None) -> str | None:
-    """Writes it; where there is none, removes the file of ours that is there. Returns the sha256 of what is there then.
+def put(tree: Tree, path: str, content: bytes | None, ours_sha256: str | None) -> None:
+    """Writes it; where there is none, removes the file of ours that is there.
 
     Raises OSError, and PhotoFailed for what is to be removed and is not as it was written.
     """
     if content is not None:
         tree.write(path, content)
-        return sha256_of(content)
-    if ours_sha256 is not None:
+    elif ours_sha256 is not None:
         remove_ours(tree, path, ours_sha256)
-    return None
 
 
 def remove_ours(tree: Tree, path: str, ours_sha256: str) -> None:

@@ -221,7 +221,9 @@ class Run:
         the record with what is there then."""
         is_damaged = restored.damage_ratio > 0
         output = restored.content if is_damaged or not self._bounds.only_damaged else None
+        output_sha256 = None if output is None else sha256_of(output)
         damage_map = restored.damage_map if is_damaged else None
+        map_sha256 = None if damage_map is None else sha256_of(damage_map)
         there = replace(
             record,
             output_sha256=known.output_sha256,
@@ -231,17 +233,17 @@ class Run:
         self._journal.note(
             replace(
                 there,
-                output_sha256=sha256_of(output) if output is not None else known.output_sha256,
-                damage_map_sha256=sha256_of(damage_map) if damage_map is not None else known.damage_map_sha256,
+                output_sha256=output_sha256 or known.output_sha256,
+                damage_map_sha256=map_sha256 or known.damage_map_sha256,
             )
         )
         try:
-            sha256 = put(self._places.destination, record.path, output, known.output_sha256)
-            there = replace(there, output_sha256=sha256, output_bytes=None if output is None else len(output))
+            put(self._places.destination, record.path, output, known.output_sha256)
+            there = replace(there, output_sha256=output_sha256, output_bytes=None if output is None else len(output))
             if self._places.damage_maps is not None and not self._keeps_map(record, known):
                 path = damage_map_path(record.path)
-                sha256 = put(self._places.damage_maps, path, damage_map, known.damage_map_sha256)
-                there = replace(there, damage_map_sha256=sha256)
+                put(self._places.damage_maps, path, damage_map, known.damage_map_sha256)
+                there = replace(there, damage_map_sha256=map_sha256)
             return there
         except OSError as error:
             self._journal.note(there)

@@ -13,6 +13,7 @@ from typing import get_args
 from restoration.device import PrecisionChoice
 from restoration.errors import InvalidOption, RestorationError
 from restoration.photo import Depth, Photo, PhotoFormat, check_writable, decode_photo
+from restoration.printing import printable
 from restoration.restorer import MODES, RestoreOptions, Restorer
 from restoration.stores import FolderStore
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 2 with one line on stderr that says what is wrong."""
     chosen = _parser().parse_args(arguments)
     try:
-        print(_printable(_restore_file(chosen)))
+        print(printable(_restore_file(chosen)))
     except RestorationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -169,12 +170,6 @@ def _write(target: Path, content: bytes) -> None:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _printable(line: str) -> str:
-    """What standard output's encoding lacks is escaped: a file's name may hold any bytes."""
-    encoding = sys.stdout.encoding
-    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":

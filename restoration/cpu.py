@@ -137,7 +137,9 @@ class CompiledConvolutions:
         with self._compiling:
             if shapes not in self._compiled:
                 num_threads = self._num_threads or torch.get_num_threads()
-                self._compiled[shapes] = _Ways(self._translate(network, shapes), self._dtype, num_threads)
+                self._compiled[shapes] = _Ways(
+                    self._translate(network, shapes), self._dtype, num_threads, has_several=self._watched is None
+                )
             return self._compiled[shapes]
 
     def _translate(self, network: UNet, shapes: Sequence[torch.Size]) -> openvino.Model:
@@ -149,10 +151,11 @@ class CompiledConvolutions:
 class _Ways:
     """A network for one size of tiles: several tiles at once with a core each, and one with several cores."""
 
-    def __init__(self, model: openvino.Model, dtype: torch.dtype, num_threads: int) -> None:
+    def __init__(self, model: openvino.Model, dtype: torch.dtype, num_threads: int, *, has_several: bool) -> None:
+        """has_several: False for what is soon compiled anew."""
         self._with_one_core = _Compiled(model, dtype, num_at_once=num_threads, num_threads=num_threads)
         self._with_several = self._with_one_core
-        if num_threads > 1:
+        if has_several and num_threads > 1:
             several = _Compiled(model, dtype, num_at_once=1, num_threads=min(num_threads, MOST_CORES))
             if _answers_to_noise(several, model) == _answers_to_noise(self._with_one_core, model):
                 self._with_several = several
