@@ -66,8 +66,8 @@ class Record:
     """What became of a photo.
 
     stamp: of the source when it was read; output_sha256, damage_map_sha256: of the files of ours that there are, None
-    if there is none; while a photo is begun, of those that there may be; noted: when, in UTC; suspected_from: see
-    `archive.answers.Restored`.
+    if there is none; while a photo is begun, of each that there may be, the one of before and the new one, with a
+    space between; noted: when, in UTC; suspected_from: see `archive.answers.Restored`.
     """
 
     path: str

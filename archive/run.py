@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from archive.answers import Restored
 from archive.errors import PhotoFailed, RunStopped
 from archive.journal import Journal, Record, utc_now
-from archive.outputs import damage_map_path, expect_ours, explain, put, sha256_of
+from archive.outputs import damage_map_path, either_sha256, expect_ours, explain, put, sha256_of
 from archive.trees import Entry, OnUnreadable, Selection, Tree
 from archive.ways import Options, Way
 from restoration.errors import PhotoError
@@ -183,25 +183,30 @@ class Run:
             return True
 
     def _restore(self, entry: Entry, known: Record, photo: bytes, source_sha256: str) -> None:
-        self._expect_ours(known)
+        maps = self._maps_to_change(known, source_sha256)
+        self._expect_ours(known, maps)
         begun_seconds = time.perf_counter()
         restored = self._way.restore(photo)
         height_px, width_px = measure(restored.content)
-        self._expect_ours(known)  # again: restoring takes its time
-        record = Record(
+        found = self._expect_ours(known, maps)  # again: restoring takes its time
+        written = self._write(found, restored, maps)
+        done = Record(
             entry.path,
             entry.stamp,
-            "begun",
+            "done",
             source_sha256=source_sha256,
             release=restored.model_version,
             options=self._goal.options.key(),
+            output_sha256=written.output_sha256,
+            output_bytes=written.output_bytes,
+            damage_map_sha256=written.damage_map_sha256,
             damage_ratio=restored.damage_ratio,
             suspected_from=restored.suspected_from,
             height_px=height_px,
             width_px=width_px,
+            seconds=time.perf_counter() - begun_seconds,
         )
-        written = self._write(record, known, restored)
-        self._journal.note(replace(written, status="done", seconds=time.perf_counter() - begun_seconds))
+        self._journal.note(done)
         self.tally.add(num_restored=1, num_damaged=int(restored.damage_ratio > 0), num_pixels=height_px * width_px)
 
     def _read(self, entry: Entry) -> bytes:
@@ -210,39 +215,49 @@ class Run:
         except OSError as error:
             raise PhotoFailed("source-unreadable", explain(error)) from error
 
-    def _expect_ours(self, known: Record) -> None:
-        """Raises PhotoFailed if somebody else put a file where the restored one, or its damage map, would go."""
-        expect_ours(self._places.destination, known.path, known.output_sha256)
-        if self._places.damage_maps is not None and self._goal.options.damage_maps:
-            expect_ours(self._places.damage_maps, damage_map_path(known.path), known.damage_map_sha256)
+    def _maps_to_change(self, known: Record, source_sha256: str) -> Tree | None:
+        """Where the photo's map is to be written, or one of before removed. None if neither: a run that makes no maps
+        keeps those that are right."""
+        right = (source_sha256, self._goal.release, self._goal.options.key())
+        is_right = (known.source_sha256, known.release, known.options) == right
+        if self._goal.options.damage_maps or (known.damage_map_sha256 is not None and not is_right):
+            return self._places.damage_maps
+        return None
 
-    def _write(self, record: Record, known: Record, restored: Restored) -> Record:
-        """Brings the photo's files to where they belong, and removes those of before that belong there no more. Returns
-        the record with what is there then."""
+    def _expect_ours(self, known: Record, maps: Tree | None) -> Record:
+        """Returns it with those of its files that are there. Raises PhotoFailed if one is somebody else's, or changed
+        since: before the first of them is touched."""
+        output_sha256 = expect_ours(self._places.destination, known.path, known.output_sha256)
+        map_sha256 = known.damage_map_sha256
+        if maps is not None:
+            map_sha256 = expect_ours(maps, damage_map_path(known.path), map_sha256)
+        return replace(known, output_sha256=output_sha256, damage_map_sha256=map_sha256)
+
+    def _write(self, found: Record, restored: Restored, maps: Tree | None) -> Record:
+        """Brings the photo's files to where they belong, and removes those of before that belong there no more.
+
+        found: with the files that are there; returned with those that are there then. What else it says stays as it is
+        until the photo is done: a file of before is of another source, release or options. maps: where the damage map
+        goes, None to leave it as it is.
+        """
+        there = replace(found, status="begun")
         is_damaged = restored.damage_ratio > 0
         output = restored.content if is_damaged or not self._bounds.only_damaged else None
         output_sha256 = None if output is None else sha256_of(output)
         damage_map = restored.damage_map if is_damaged else None
         map_sha256 = None if damage_map is None else sha256_of(damage_map)
-        there = replace(
-            record,
-            output_sha256=known.output_sha256,
-            output_bytes=known.output_bytes,
-            damage_map_sha256=known.damage_map_sha256,
-        )
         self._journal.note(
             replace(
                 there,
-                output_sha256=output_sha256 or known.output_sha256,
-                damage_map_sha256=map_sha256 or known.damage_map_sha256,
+                output_sha256=either_sha256(there.output_sha256, output_sha256),
+                damage_map_sha256=either_sha256(there.damage_map_sha256, map_sha256),
             )
         )
         try:
-            put(self._places.destination, record.path, output, known.output_sha256)
+            put(self._places.destination, there.path, output, there.output_sha256)
             there = replace(there, output_sha256=output_sha256, output_bytes=None if output is None else len(output))
-            if self._places.damage_maps is not None and not self._keeps_map(record, known):
-                path = damage_map_path(record.path)
-                put(self._places.damage_maps, path, damage_map, known.damage_map_sha256)
+            if maps is not None:
+                put(maps, damage_map_path(there.path), damage_map, there.damage_map_sha256)
                 there = replace(there, damage_map_sha256=map_sha256)
             return there
         except OSError as error:
@@ -250,11 +265,6 @@ class Run:
             if error.errno in DESTINATION_IS_FULL:
                 raise RunStopped(f"the destination takes no more: {explain(error)}; make room, run again") from error
             raise PhotoFailed("unwritable", explain(error)) from error
-
-    def _keeps_map(self, record: Record, known: Record) -> bool:
-        """Whether an earlier run's map is still right, where this one makes none."""
-        same = all(getattr(record, name) == getattr(known, name) for name in ("source_sha256", "release", "options"))
-        return same and not self._goal.options.damage_maps
 
     def _note_failed(self, entry: Entry, error: PhotoFailed) -> None:
         """Earlier files stay where they are, and stay ours."""

@@ -1,16 +1,19 @@
 """Which files in the destination and among the damage maps are ours: written, replaced and removed, and no others."""
 
+import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import bagit
 import pytest
 
+from archive.journal import Journal
 from archive.trees import _beside
 
 from ..service.serving import encode, grey_photo, scratched_photo
-from .conftest import Archive, files_of
+from .conftest import Archive, files_of, start_archive
 from .scripted_server import ScriptedServer
 from .scripted_server import restored as restored_answer
 
@@ -105,6 +108,83 @@ def test_what_belongs_there_no_more_is_removed(
     assert files_of(outputs) == files_of(maps) == {}
 
 
+REDO = ("--sensitivity", 0.7, "--redo")
+
+
+@pytest.mark.parametrize(("is_longer", "again"), [(True, ()), (True, REDO), (False, REDO)])
+def test_an_output_that_somebody_edited_is_not_replaced_before_it_is_moved_away(
+    archive: Archive, scans: Path, restored: Path, address: str, is_longer: bool, again: tuple[object, ...]
+) -> None:
+    run = ("restore", scans, restored, "--server", address)
+    archive(*run)
+    output = restored / "box" / "dam.png"
+    edited = output.read_bytes()[: None if is_longer else -1] + b"!"
+    output.write_bytes(edited)
+    code, _, told = archive(*run, *again)
+    assert code == 1
+    assert "box/dam.png: changed-since: " in told
+    assert "move it away, or delete it if it is broken, and run again" in told
+    assert output.read_bytes() == edited
+    output.rename(restored / "edited.png")
+    code, _, told = archive(*run, *again)
+    assert (code, "1 restored" in told) == (0, True)
+    assert archive("verify", restored)[0] == 0
+    assert (restored / "edited.png").read_bytes() == edited
+
+
+def test_a_map_that_somebody_edited_is_not_replaced_nor_the_output_beside_it(
+    archive: Archive, scans: Path, restored: Path, maps: Path, address: str
+) -> None:
+    run = ("restore", scans, restored, "--server", address, "--damage-maps", maps)
+    archive(*run)
+    before = files_of(restored)
+    (maps / "box" / "dam.png.png").write_bytes(FOREIGN)
+    (scans / "box" / "dam.png").write_bytes(encode(scratched_photo(64, 64)))
+    code, _, told = archive(*run)
+    assert code == 1
+    assert "box/dam.png: changed-since: " in told
+    assert (files_of(restored), files_of(maps)) == (before, {"box/dam.png.png": FOREIGN})
+
+
+def test_an_output_stays_where_it_is_when_its_map_cannot_be_removed(
+    archive: Archive, scans: Path, restored: Path, maps: Path, address: str
+) -> None:
+    run = ("restore", scans, restored, "--server", address, "--only-damaged", "--damage-maps", maps)
+    archive(*run)
+    before = files_of(restored)
+    (maps / "box" / "dam.png.png").write_bytes(FOREIGN)
+    (scans / "box" / "dam.png").write_bytes(encode(grey_photo()))
+    assert "box/dam.png: changed-since: " in archive(*run)[2]
+    assert files_of(restored) == before
+    (restored / "box" / "dam.png").write_bytes(FOREIGN)
+    (scans / "box" / "dam.png").write_bytes(encode(scratched_photo()))
+    assert "box/dam.png: changed-since: " in archive(*run)[2]
+    assert files_of(restored) == {"box/dam.png": FOREIGN}
+
+
+def test_a_run_killed_before_it_replaced_an_output_knows_the_old_one_for_its_own(
+    archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
+) -> None:
+    run = ("restore", scans, restored, "--server", scripted.address)
+    archive(*run)
+    before = files_of(restored)
+    scripted.answer = lambda _: restored_answer(encode(grey_photo(16, 16)))
+    pipe = Path(_beside(str(restored / "box" / "dam.png")))
+    os.mkfifo(pipe)  # whoever writes into it waits for a reader
+    redo = start_archive(*run, "--sensitivity", 0.7, "--redo")
+    with Journal.open_to_read(restored / ".restoration-journal.sqlite3") as journal:
+        while journal.count() != {"begun": 1, "done": 1, "failed": 0} and redo.poll() is None:
+            time.sleep(0.01)
+    redo.kill()
+    redo.communicate()
+    pipe.unlink()
+    assert (restored / "box" / "dam.png").read_bytes() == before["box/dam.png"]
+    code, _, told = archive(*run, "--sensitivity", 0.7)
+    assert code == 0, told
+    assert archive("verify", restored)[0] == 0
+    assert (restored / "box" / "dam.png").read_bytes() != before["box/dam.png"]
+
+
 @pytest.mark.parametrize("changed", ["output", "map"])
 def test_what_belongs_there_no_more_but_was_changed_since_is_left_and_told_of(
     archive: Archive, scans: Path, restored: Path, maps: Path, address: str, changed: str
@@ -156,6 +236,20 @@ def test_what_was_written_before_a_write_that_failed_is_known_to_be_ours(
     code, _, told = archive(*run)
     assert code == 0, told
     assert files_of(maps).keys() == {"box/dam.png.png"}
+
+
+def test_a_map_that_is_right_no_more_is_removed_also_after_a_write_that_failed(
+    archive: Archive, scans: Path, restored: Path, maps: Path, address: str
+) -> None:
+    run = ("restore", scans, restored, "--server", address)
+    archive(*run, "--damage-maps", maps)
+    (scans / "box" / "dam.png").write_bytes(encode(scratched_photo(64, 64)))
+    blocked = Path(_beside(str(restored / "box" / "dam.png")))
+    blocked.mkdir()
+    assert "box/dam.png: unwritable: " in archive(*run)[2]
+    blocked.rmdir()
+    assert "1 restored" in archive(*run)[2]
+    assert files_of(maps) == {}
 
 
 def test_a_file_that_somebody_put_where_a_write_failed_is_not_replaced(
