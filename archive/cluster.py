@@ -7,6 +7,8 @@ Needs ray here, and this software on every node. Imported when asked for.
 
 import hashlib
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +58,8 @@ class Refusal:
 
 
 class OnNode:
-    """What holds a device of the cluster, in a process of its own."""
+    """What holds a device of the cluster, in a process of its own, which ends when the device fails: Ray starts
+    another."""
 
     def __init__(self, store: str, options: Options, release: Identity, device: str, num_at_once: int) -> None:
         from archive.local import OnThisDevice  # brings torch along, which the machine with the journal does not need
@@ -74,6 +77,9 @@ class OnNode:
             return self._way.restore(photo)
         except PhotoFailed as error:
             return Refusal(error.reason, error.detail)
+        except RunStopped as error:  # the device is lost to this process, and another may have it again
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 @dataclass

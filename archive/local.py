@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar, Unpack
 
+import torch
 from torch import Tensor
 
 from archive.answers import Restored
-from archive.errors import CollectionError, PhotoFailed
+from archive.errors import CollectionError, PhotoFailed, RunStopped
 from archive.ways import Options
 from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
 from restoration.errors import DenoiserMissing, InvalidOption, PhotoError, RestorationError
@@ -70,6 +71,8 @@ class OnThisDevice:
                 return self._restore(photo)
         except (PhotoError, InvalidOption) as error:
             raise PhotoFailed(reason_of(error), str(error)) from error
+        except torch.AcceleratorError as error:  # from now on whatever this process asks of the device fails
+            raise RunStopped(f"the device failed: {str(error).splitlines()[0]}; run it again") from error
 
     def _restore(self, encoded: bytes) -> Restored:
         photo = decode_photo(encoded)

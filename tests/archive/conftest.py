@@ -18,6 +18,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 Archive = Callable[..., tuple[int, str, str]]
 
+PHOTOS = {"cover.jpg", "box 1/album/Schülerin.tif", "box 1/clean.png"}
+"""Of `scans`, those that can be restored."""
+
 
 @pytest.fixture(scope="session")
 def service(store: Path) -> Iterator[ServiceProcess]:

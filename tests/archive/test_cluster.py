@@ -18,7 +18,7 @@ from .conftest import Archive, files_of, start_archive
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from archive import cluster as on_ray
-from archive.cluster import Devices, Identity, OnCluster, plan_devices
+from archive.cluster import Devices, Identity, OnCluster, OnNode, plan_devices
 
 POISON = b"poison"
 
@@ -43,6 +43,38 @@ class Refusing(Fragile):
 
     def __init__(self, *_: object) -> None:
         raise CollectionError("the store of this node has another release 0001")
+
+
+class DeviceThatFailsOnce:
+    """It works in every process after that. has_failed: a file that is there from then on."""
+
+    def __init__(self, has_failed: Path) -> None:
+        self._has_failed = has_failed
+
+    def restore(self, photo: bytes) -> Restored:
+        if not self._has_failed.exists():
+            self._has_failed.touch()
+            raise RunStopped("the device failed: CUDA error: device-side assert triggered; run it again")
+        return Restored(photo, 0.0, "0001")
+
+
+class OnNodeThatFailsOnce(OnNode):
+    def __init__(self, store: str, *_: object) -> None:
+        self._way = DeviceThatFailsOnce(Path(store))  # type: ignore[assignment]
+
+
+def test_a_restorer_whose_device_fails_is_started_again_and_no_photo_is_lost(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(on_ray, "OnNode", OnNodeThatFailsOnce)
+    monkeypatch.setattr(on_ray, "load_identity", lambda *_: Identity("0001", ""))
+    monkeypatch.setattr(on_ray, "plan_devices", lambda _: Devices(1, 0, 1))  # no other one takes the photo
+    way = OnCluster(cluster.address, str(tmp_path / "has failed"), Options())
+    try:
+        assert way.restore(b"photo").content == b"photo"
+    finally:
+        way.close()
+    assert (tmp_path / "has failed").exists()
 
 
 def test_restorers_that_all_refuse_to_start_stop_the_run_and_say_why(

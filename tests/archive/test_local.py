@@ -1,7 +1,8 @@
-"""Who has the device when many threads restore at once."""
+"""Who has the device when many threads restore at once, and what becomes of a run whose device fails."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from archive.local import OwnThreadsGenerator
 from restoration.device import DeviceGenerator, InFrontOf, TileGenerator
 from restoration.generator import DetectFill, DetectFillConfig
+
+from .conftest import PHOTOS, Archive, files_of
 
 CONFIG = DetectFillConfig(
     (8, 8, 8), (1,), (8, 8, 8), (1,), detector_context=2, verifier_channels=(8, 8, 8), verifier_dilations=(1,)
@@ -65,3 +68,20 @@ def test_a_device_that_works_for_one_call_gets_one_at_a_time(bare: DeviceGenerat
     with ThreadPoolExecutor(2) as photos, pytest.raises(BrokenBarrierError):
         list(photos.map(generator.verify, torch.zeros(2, 3, 64, 64).split(1)))
     generator.close()
+
+
+def test_a_device_that_fails_stops_the_run_and_no_photo_is_blamed(
+    archive: Archive, scans: Path, restored: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore of it")
+
+    run = ("restore", scans, restored, "--local", "--model-store", store, "--exclude", "broken.png")
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnThreadsGenerator, "detect", fail)
+        code, _, told = archive(*run)
+    assert code == 3
+    assert "stopped: the device failed: CUDA error: an illegal memory access was encountered; run it again" in told
+    assert "0 failed" in archive("status", restored)[1]
+    assert archive(*run)[0] == 0
+    assert files_of(restored).keys() == PHOTOS

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from ..service.serving import encode, grey_photo, scratched_photo
-from .conftest import Archive, files_of, start_archive
+from .conftest import PHOTOS, Archive, files_of, start_archive
 from .scripted_server import ScriptedServer, problem
 from .scripted_server import restored as restored_answer
-
-PHOTOS = {"cover.jpg", "box 1/album/Schülerin.tif", "box 1/clean.png"}
 
 
 def test_the_tree_is_kept_and_one_bad_file_is_listed(
