@@ -27,6 +27,8 @@ __all__ = ["AsyncClient", "Client", "Image", "RestoreParameters", "Restored"]
 KEY_VARIABLE = "RESTORE_API_KEY"
 KEY = re.compile("[!-~]+")
 """What a header can carry."""
+READY_SECONDS = 10.0
+"""How long a service may take to say whether it is ready."""
 KEEP_IDLE_SECONDS = 5.0
 """A connection is not used again after so long: less than a service or a proxy keeps it open, who would else be closing
 it just when the next request is on its way."""
@@ -56,7 +58,7 @@ class _Calls:
     """What both clients share: everything but the waiting.
 
     addresses: one or several instances; api_key: default is the environment's RESTORE_API_KEY; answer_seconds: how
-    long an answer may take; patience_seconds: for how long what may pass (no connection, 429, 503, 504) is tried again;
+    long a restored photo may take; patience_seconds: for how long what may pass (no connection, 429, 503, 504) is tried again;
     what a quota asks to wait (429) is not counted.
     """
 
@@ -141,19 +143,21 @@ class Client(_Calls):
         for address in self.servers.addresses:
             for attempt in self._attempts():
                 with attempt:
-                    ready = self._ask("GET", f"{address}/readyz")
-                    releases[address] = read_release(ready)
+                    releases[address] = read_release(self._ask_whether_ready(address))
         return releases
 
     def is_any_ready(self) -> bool:
         """Whether any of them could restore a photo now; asked once."""
         for address in self.servers.addresses:
             try:
-                if self._ask("GET", f"{address}/readyz").is_success:
+                if self._ask_whether_ready(address).is_success:
                     return True
             except Unreachable:
                 continue
         return False
+
+    def _ask_whether_ready(self, address: str) -> httpx.Response:
+        return self._ask("GET", f"{address}/readyz", timeout=httpx.Timeout(READY_SECONDS, pool=None))
 
     def _ask(self, method: str, address: str, **request: Any) -> httpx.Response:
         try:

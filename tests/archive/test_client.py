@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from archive import client as client_module
 from archive.client import AsyncClient, Client
 from archive.errors import DeadlineExceeded, NotAllowed, PhotoRefused, ServiceProblem, Unreachable, WrongRelease
 
@@ -118,6 +121,25 @@ def test_a_service_that_is_not_there_is_named() -> None:
         pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"),
     ):
         client.restore(b"photo")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of what takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_service_that_hangs_is_not_ready_whatever_a_photo_may_take(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "READY_SECONDS", 0.2)
+    with Client(silent, answer_seconds=20.0, patience_seconds=0.5) as client:
+        begun_seconds = time.monotonic()
+        assert not client.is_any_ready()
+        with pytest.raises(Unreachable, match="did not answer"):
+            client.active_releases()
+    assert time.monotonic() - begun_seconds < 10.0
 
 
 def test_of_two_services_the_one_that_works_does_the_work(scripted: ScriptedServer) -> None:
