@@ -58,8 +58,8 @@ class _Calls:
     """What both clients share: everything but the waiting.
 
     addresses: one or several instances; api_key: default is the environment's RESTORE_API_KEY; answer_seconds: how
-    long a restored photo may take; patience_seconds: for how long what may pass (no connection, 429, 503, 504) is tried again;
-    what a quota asks to wait (429) is not counted.
+    long a photo may take; patience_seconds: for how long what may pass (no connection, 429, 502, 503, 504, 507) is
+    tried again; what a quota asks to wait (429) is not counted.
     """
 
     def __init__(

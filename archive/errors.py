@@ -7,7 +7,7 @@ ArchiveError
 │       ├── PhotoRefused       413, 415, 422: this photo, or an option for it
 │       ├── NotAllowed         401, 403: the key
 │       ├── WrongRelease       409: another release is active
-│       ├── Unavailable        429, 503, 507: later
+│       ├── Unavailable        429, 502, 503, 507: later
 │       └── DeadlineExceeded   504: it took too long
 ├── PhotoFailed                one photo cannot be restored; the others can
 ├── RunStopped                 no further photo can be restored

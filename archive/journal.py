@@ -95,7 +95,8 @@ _WRITE = f"INSERT OR REPLACE INTO photos ({', '.join(COLUMNS)}) VALUES (CAST(? A
 
 
 class Journal:
-    """For any number of threads of one process; others may read along."""
+    """`find`, `note` and `forget` are for any number of threads of one process, the rest for when none of them is at
+    work; other processes may read along."""
 
     def __init__(self, connection: sqlite3.Connection, lock: FileLock | None) -> None:
         self._connection = connection

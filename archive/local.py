@@ -1,7 +1,7 @@
 """On this machine's device, without a server. The only module of the package that needs torch; imported when asked for.
 
-Photos are decoded, cut, composed and encoded in threads; what the network computes, it computes in threads of its own:
-one on a CPU, which computes with all cores, and on a GPU as many as it works for at a time.
+Photos are decoded, cut, composed and encoded in threads; what the network computes, it computes in threads of its own,
+as many as the device works for at a time: two, or one on a CPU whose networks are not compiled.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Several instances of the service as one: the least busy first, and none while it asks for rest."""
+"""Several instances of the service as one: the least busy first; one that asks for rest only while all of them do."""
 
 import random
 import threading

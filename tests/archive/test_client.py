@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from archive import client as client_module
 from archive.client import AsyncClient, Client
 from archive.errors import DeadlineExceeded, NotAllowed, PhotoRefused, ServiceProblem, Unreachable, WrongRelease
 
@@ -133,7 +132,7 @@ def silent() -> Iterator[str]:
 def test_a_service_that_hangs_is_not_ready_whatever_a_photo_may_take(
     silent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READY_SECONDS", 0.2)
+    monkeypatch.setattr("archive.client.READY_SECONDS", 0.2)
     with Client(silent, answer_seconds=20.0, patience_seconds=0.5) as client:
         begun_seconds = time.monotonic()
         assert not client.is_any_ready()
