@@ -90,16 +90,15 @@ def restore_command(
     """Restore every photo of SOURCE into DESTINATION, by a service (--server), on this machine (--local) or on a Ray
     cluster (--ray).
 
-    Exit code 0 when all is done, 1 when photos failed, which are listed, 2 for what must be mended before a start, 3
-    when the run was stopped before its end: start it again, and it goes on.
+    Exit code 0 when all that this run took is done (with --limit others may be left), 1 when photos failed, which are
+    listed, 2 for what must be mended before a start, 3 when the run was stopped before its end: start it again, and it
+    goes on.
     """
     if sum((bool(server), local, ray is not None)) != 1:
         raise CollectionError("say one of --server ADDRESS, --local and --ray ADDRESS")
     options = Options(mode, sensitivity, denoise, damage_maps=damage_maps is not None)
     places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
-    for target in (places.destination, places.damage_maps):
-        if target is not None:
-            expect_apart(places.source, target)
+    expect_places_apart(places)
     selection = Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
     bounds = Bounds(selection, limit, max_bytes, only_damaged)
     journal_path = journal or default_journal(places.destination)
@@ -213,6 +212,19 @@ def verify_command(destination: Destination, journal: JournalFile = None) -> Non
 
 def default_journal(destination: Tree) -> Path:
     return (Path(destination.root) if destination.is_local else Path()) / JOURNAL_NAME
+
+
+def expect_places_apart(places: Places) -> None:
+    """Raises CollectionError if one lies in another."""
+    from_sources = "what a run writes goes to a folder apart from the sources, so that none of these can be lost"
+    expect_apart(places.source, places.destination, from_sources)
+    if places.damage_maps is not None:
+        expect_apart(places.source, places.damage_maps, from_sources)
+        expect_apart(
+            places.destination,
+            places.damage_maps,
+            "damage maps go to a folder apart from the restored photographs, so that none takes one's name",
+        )
 
 
 def expect_folder(source: Tree) -> None:

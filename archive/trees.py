@@ -193,14 +193,11 @@ def open_tree(address: str) -> Tree:
     return Tree(files, root)
 
 
-def expect_apart(source: Tree, destination: Tree) -> None:
-    """So that no source is ever written over. Raises CollectionError if one lies in the other."""
-    one, other = (f"{tree.address}/" for tree in (source, destination))
-    if one.startswith(other) or other.startswith(one):
-        raise CollectionError(
-            f"{destination.address} and {source.address} lie in one another; restored photographs go to a folder "
-            "apart from the sources, so that none of these can be lost"
-        )
+def expect_apart(one: Tree, other: Tree, reason: str) -> None:
+    """Raises CollectionError, with the reason why that must not be, if one lies in the other."""
+    addresses = [f"{tree.address}/" for tree in (one, other)]
+    if addresses[0].startswith(addresses[1]) or addresses[1].startswith(addresses[0]):
+        raise CollectionError(f"{other.address} and {one.address} lie in one another; {reason}")
 
 
 def _protocols(files: Any) -> set[str]:

@@ -265,6 +265,17 @@ def test_a_destination_in_the_source_is_refused(archive: Archive, scans: Path, i
     assert "lie in one another" in told
 
 
+@pytest.mark.parametrize(("outputs", "maps"), [("out", "out"), ("out", "out/maps"), ("out/photos", "out")])
+def test_damage_maps_among_the_restored_photos_are_refused(
+    archive: Archive, scans: Path, tmp_path: Path, scripted: ScriptedServer, outputs: str, maps: str
+) -> None:
+    run = ("restore", scans, tmp_path / outputs, "--server", scripted.address)
+    code, _, told = archive(*run, "--damage-maps", tmp_path / maps)
+    assert code == 2
+    assert "lie in one another; damage maps go to a folder apart from the restored photographs" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_chosen_is_what_is_restored(
     archive: Archive, scans: Path, restored: Path, scripted: ScriptedServer
 ) -> None:
