@@ -30,12 +30,12 @@ ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Shown:
-    """A photo of the page; thumbnails are data URIs, or empty where a file is missing or unreadable."""
+    """A photo of the page; thumbnails are data URIs, or empty: a file missing or unreadable, or not to be shown."""
 
     record: Record
     before: str
-    after: str
-    damage: str
+    after: str = ""
+    damage: str = ""
 
 
 def write_report(journal: Journal, collection: Collection, folder: Path, most_shown: int) -> list[str]:
@@ -69,7 +69,7 @@ def render_page(journal: Journal, collection: Collection, most_shown: int) -> It
         reasons=journal.count_failures(),
         failures=first(journal.records("failed"), MOST_FAILURES_SHOWN),
         photos=show_photos(journal.most_damaged(most_shown), collection),
-        suspected=show_photos(journal.most_suspected(most_shown), collection),
+        suspected=show_before(journal.most_suspected(most_shown), open_tree(collection.source)),
         thumbnail_px=THUMBNAIL_PX,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -98,6 +98,17 @@ def show_photo(record: Record, source: Tree, destination: Tree, damage_maps: Tre
     orientation = before.metadata.orientation if before else 1
     pictures = (before.colour() if before else None, after.colour() if after else None, damage)
     return Shown(record, *(to_data_uri(picture, orientation) for picture in pictures))
+
+
+def show_before(records: list[Record], source: Tree) -> Iterator[Shown]:
+    """Of photos in which nothing was restored."""
+
+    def show(record: Record) -> Shown:
+        photo = open_photo(source, record.path)
+        return Shown(record, to_data_uri(photo.colour(), photo.metadata.orientation) if photo else "")
+
+    with ThreadPoolExecutor(NUM_AT_ONCE, "thumbnail") as threads:
+        yield from threads.map(show, records)
 
 
 def open_photo(tree: Tree, path: str) -> Photo | None:
