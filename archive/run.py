@@ -101,15 +101,13 @@ class Run:
         self._bounds = bounds
         self._goal = Goal(places, way.release, options, bounds.only_damaged)
         self._num_begun = 0
-        self._is_at_limit = threading.Event()
+        self._is_at_limit = False
         self._stopped: RunStopped | None = None
-        self._is_stopped = threading.Event()
 
     def stop(self, reason: RunStopped) -> None:
         """Finish the photos in the works and begin no other; `go` then raises the reason."""
-        if not self._is_stopped.is_set():
+        if self._stopped is None:
             self._stopped = reason
-            self._is_stopped.set()
 
     def go(self) -> Tally:
         """Raises RunStopped if it ended before its time."""
@@ -140,7 +138,7 @@ class Run:
         return self.tally
 
     def _has_ended(self) -> bool:
-        return self._is_stopped.is_set() or self._is_at_limit.is_set()
+        return self._stopped is not None or self._is_at_limit
 
     def _handle(self, entry: Entry) -> None:
         """Whatever is wrong with a photo is noted, and the run goes on. Raises RunStopped if it can't."""
@@ -177,7 +175,7 @@ class Run:
         """Counts against the limit."""
         with self.tally.lock:
             if self._bounds.limit is not None and self._num_begun >= self._bounds.limit:
-                self._is_at_limit.set()
+                self._is_at_limit = True
                 return False
             self._num_begun += 1
             return True
