@@ -100,11 +100,15 @@ def restore_command(
     places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
     expect_places_apart(places)
     selection = Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
-    bounds = Bounds(selection, limit, max_bytes, only_damaged)
+    bounds = Bounds(selection, limit, max_bytes)
     journal_path = journal or default_journal(places.destination)
     expect_folder(places.source)
     if dry_run:
-        list_what_is_left(places, bounds, options, journal_path, release, redo=redo)
+        with opened_if_there(journal_path) as found:
+            known = found.collection() if found else None
+            # which release would do it anew only a service knows: with --redo and no release, that is all of them
+            goal = Goal(places, choose_release(release, known, redo=redo) or "", options, only_damaged)
+            list_what_is_left(goal, bounds, found)
         return
     with Journal.open(journal_path) as opened, ExitStack() as closing:
         known = opened.collection()
@@ -136,7 +140,8 @@ def restore_command(
             way = OverHttp(client, options, release=wanted, num_at_once=num_at_once)
         closing.callback(way.close)
         opened.set_collection(agree(known, places, way.release, options, redo=redo))
-        tally = go(Run(places, opened, way, options, bounds), places, bounds)
+        goal = Goal(places, way.release, options, only_damaged)
+        tally = go(Run(goal, bounds, opened, way), places, bounds)
         tell(tally, opened)
     if tally.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -292,24 +297,16 @@ def tell(tally: Tally, journal: Journal) -> None:
         say(f"  and {num_failed - MOST_FAILURES_LISTED:,} more: python -m archive report has them all")
 
 
-def list_what_is_left(
-    places: Places, bounds: Bounds, options: Options, journal_path: Path, release: str | None, *, redo: bool
-) -> None:
-    """By size and time of change alone: nothing is read, no service is asked, nothing is written.
-
-    Which release would do it anew only a service knows: with `redo` and no release, that is all of them.
-    """
+def list_what_is_left(goal: Goal, bounds: Bounds, journal: Journal | None) -> None:
+    """By size and time of change alone: nothing is read, no service is asked, nothing is written."""
     num_files = num_bytes = 0
-    with opened_if_there(journal_path) as journal:
-        known = journal.collection() if journal else None
-        goal = Goal(places, choose_release(release, known, redo=redo) or "", options, bounds.only_damaged)
-        for entry in photos_of(places.source, bounds.selection, say_unlisted):
-            if num_files == bounds.limit:
-                break
-            if not goal.is_reached(entry, journal.find(entry.path) if journal else None):
-                print(printable(entry.path))
-                num_files += 1
-                num_bytes += entry.num_bytes
+    for entry in photos_of(goal.places.source, bounds.selection, say_unlisted):
+        if num_files == bounds.limit:
+            break
+        if not goal.is_reached(entry, journal.find(entry.path) if journal else None):
+            print(printable(entry.path))
+            num_files += 1
+            num_bytes += entry.num_bytes
     say(f"{num_files:,} photos to restore, {num_bytes / 1e6:,.1f} MB")
 
 

@@ -41,17 +41,16 @@ class Bounds:
     selection: Selection = field(default_factory=Selection)
     limit: int | None = None
     max_bytes: int = 256 * 2**20
-    only_damaged: bool = False
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted of each photo."""
+    """What is wanted of each photo. only_damaged: an output only of those in which damage was found."""
 
     places: Places
     release: str
     options: Options
-    only_damaged: bool
+    only_damaged: bool = False
 
     def is_reached(self, entry: Entry, known: Record | None) -> bool:
         """By the journal, and by a look at whether its files are still there."""
@@ -93,13 +92,14 @@ class Tally:
 class Run:
     """One call of `go`. Whoever holds it may read `tally` and call `stop` meanwhile, from any thread."""
 
-    def __init__(self, places: Places, journal: Journal, way: Way, options: Options, bounds: Bounds) -> None:
+    def __init__(self, goal: Goal, bounds: Bounds, journal: Journal, way: Way) -> None:
+        """way: of the goal's release."""
         self.tally = Tally()
-        self._places = places
+        self._goal = goal
+        self._places = goal.places
+        self._bounds = bounds
         self._journal = journal
         self._way = way
-        self._bounds = bounds
-        self._goal = Goal(places, way.release, options, bounds.only_damaged)
         self._num_begun = 0
         self._is_at_limit = False
         self._stopped: RunStopped | None = None
@@ -240,7 +240,7 @@ class Run:
         """
         there = replace(found, status="begun")
         is_damaged = restored.damage_ratio > 0
-        output = restored.content if is_damaged or not self._bounds.only_damaged else None
+        output = restored.content if is_damaged or not self._goal.only_damaged else None
         output_sha256 = None if output is None else sha256_of(output)
         damage_map = restored.damage_map if is_damaged else None
         map_sha256 = None if damage_map is None else sha256_of(damage_map)
