@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import stamina
 import typer
@@ -110,49 +110,74 @@ def restore_command(
             goal = Goal(places, choose_release(release, known, redo=redo) or "", options, only_damaged)
             list_what_is_left(goal, bounds, found)
         return
-    with Journal.open(journal_path) as opened, ExitStack() as closing:
+    with Journal.open(journal_path) as opened:
         known = opened.collection()
         if known and known.damage_maps and not damage_maps:
             places = replace(places, damage_maps=open_tree(known.damage_maps))
-        wanted = choose_release(release, known, redo=redo)
-        way: Way
-        if local:
-            from archive.local import OnThisDevice  # brings torch along, which nothing else here needs
-
-            num_at_once = at_once or 2 * (os.cpu_count() or 1)
-            way = OnThisDevice(model_store, options, release=wanted, device=device, num_at_once=num_at_once)
-        elif ray is not None:
-            way = on_cluster(
-                ray,
-                model_store,
-                options,
-                release=wanted,
-                device=device,
-                num_at_once=at_once,
-                patience_seconds=patience_seconds,
-            )
-        else:
-            num_at_once = at_once or 8
-            settings = {"patience_seconds": patience_seconds, "max_connections": num_at_once + 1}
-            client = closing.enter_context(Client(*(server or ()), **settings))
-            if not client.is_any_ready():
-                say(f"no service is ready at {', '.join(client.servers.addresses)}; waiting {patience_seconds:g} s")
-            way = OverHttp(client, options, release=wanted, num_at_once=num_at_once)
-        closing.callback(way.close)
-        opened.set_collection(agree(known, places, way.release, options, redo=redo))
-        goal = Goal(places, way.release, options, only_damaged)
-        tally = go(Run(goal, bounds, opened, way), places, bounds)
+        way = open_way(
+            server or (),
+            ray,
+            options,
+            choose_release(release, known, redo=redo),
+            model_store=model_store,
+            device=device,
+            at_once=at_once,
+            patience_seconds=patience_seconds,
+        )
+        with closing(way):
+            opened.set_collection(agree(known, places, way.release, options, redo=redo))
+            goal = Goal(places, way.release, options, only_damaged)
+            tally = go(Run(goal, bounds, opened, way), places, bounds)
         tell(tally, opened)
     if tally.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def on_cluster(address: str, model_store: str, options: Options, **settings: Any) -> Way:
+def open_way(
+    servers: Sequence[str],
+    cluster: str | None,
+    options: Options,
+    release: str | None,
+    *,
+    model_store: str,
+    device: str,
+    at_once: int | None,
+    patience_seconds: float,
+) -> Way:
+    """By the services, or on the cluster, that have these addresses; without any, on this machine's device."""
+    if servers:
+        return over_http(servers, options, release, num_at_once=at_once or 8, patience_seconds=patience_seconds)
+    if cluster is None:
+        from archive.local import OnThisDevice  # brings torch along, which nothing else here needs
+
+        num_at_once = at_once or 2 * (os.cpu_count() or 1)
+        return OnThisDevice(model_store, options, release=release, device=device, num_at_once=num_at_once)
     try:
         from archive.cluster import OnCluster  # brings Ray along, an extra of its own
     except ModuleNotFoundError as error:
         raise CollectionError(f"{error}; --ray needs the extra `ray`: pip install 'photo-restoration[ray]'") from error
-    return OnCluster(address, model_store, options, **settings)
+    return OnCluster(
+        cluster,
+        model_store,
+        options,
+        release=release,
+        device=device,
+        num_at_once=at_once,
+        patience_seconds=patience_seconds,
+    )
+
+
+def over_http(
+    servers: Sequence[str], options: Options, release: str | None, *, num_at_once: int, patience_seconds: float
+) -> Way:
+    with ExitStack() as closing_on_error:
+        client = Client(*servers, patience_seconds=patience_seconds, max_connections=num_at_once + 1)
+        closing_on_error.callback(client.close)
+        if not client.is_any_ready():
+            say(f"no service is ready at {', '.join(client.servers.addresses)}; waiting {patience_seconds:g} s")
+        way = OverHttp(client, options, release=release, num_at_once=num_at_once)
+        closing_on_error.pop_all()
+    return way
 
 
 @app.command("status")
