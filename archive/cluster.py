@@ -5,7 +5,6 @@
 Needs ray here, and this software on every node. Imported when asked for.
 """
 
-import hashlib
 import logging
 import os
 import sys
@@ -22,7 +21,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed, RunStopped
 from archive.ways import Options
-from restoration.release import MANIFEST, Release
+from restoration.release import Release
 
 MOST_LOSSES = 3
 """So many restorers may be lost with one photo in the works; then it is taken for the reason."""
@@ -250,7 +249,7 @@ def plan_devices(nodes: list[dict[str, Any]]) -> Devices:
 
 
 def identity_of(release: Release) -> Identity:
-    return Identity(release.version, hashlib.sha256((release.path / MANIFEST).read_bytes()).hexdigest())
+    return Identity(release.version, release.manifest_sha256)
 
 
 def load_identity(store: str, options: Options, release: str | None) -> Identity | str:

@@ -96,6 +96,11 @@ class Release:
     path: Path
     manifest: Manifest
 
+    @property
+    def manifest_sha256(self) -> str:
+        """Names it among all stores: of the file, which has the SHA-256 of every other."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
+
     def read(self, name: str) -> bytes:
         """A file's bytes, checked against the manifest. Raises ReleaseInvalid."""
         record = self.manifest.files.get(name)

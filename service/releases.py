@@ -1,10 +1,8 @@
 """Which release is served, and why others are not."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import structlog
 import torch
@@ -174,7 +172,7 @@ class Releases:
     def _activate(self, restorer: Restorer) -> None:
         release = restorer.release
         self.refused.pop(release.version, None)
-        self._metrics.serving(release.version, sha256_of(release.path / "manifest.json"))
+        self._metrics.serving(release.version, release.manifest_sha256)
         self._metrics.reloads.labels("activated").inc()
         self.active = restorer
         log.info("release active", version=release.version, device=str(restorer.device), precision=restorer.precision)
@@ -201,7 +199,3 @@ def is_lasting(error: Exception) -> bool:
     return isinstance(error, ReleaseError) and not (
         isinstance(error, StoreUnreachable) or isinstance(error.__cause__, OSError)
     )
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
