@@ -46,8 +46,10 @@ class RestoreParameters(TypedDict, total=False):
     mode: Literal["auto", "tile", "resize"]
     sensitivity: float
     denoise: float
-    format: Literal["same", "jpeg", "png", "webp", "tiff"]
+    format: Literal["same", "jpeg", "png", "webp", "tiff", "jp2"]
     quality: int
+    depth: Literal["same", "8"]
+    history: bool
     release: str
     damage_map: bool
     damage: Image

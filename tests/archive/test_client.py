@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from archive.client import AsyncClient, Client
+from archive.client import AsyncClient, Client, RestoreParameters
 from archive.errors import DeadlineExceeded, NotAllowed, PhotoRefused, ServiceProblem, Unreachable, WrongRelease
+from service.answers import RestoreQuery
 
 from ..service.serving import decode, encode, grey_photo, scratched_photo
 from .conftest import REPOSITORY
@@ -60,6 +62,14 @@ def test_masks_and_options_reach_the_service(address: str) -> None:
         with pytest.raises(PhotoRefused, match="losslessly") as refused:
             client.restore(photo, format="tiff", quality=50, sensitivity=0.4)
     assert refused.value.status == 422
+
+
+def test_the_client_takes_what_the_service_does() -> None:
+    ours = get_type_hints(RestoreParameters)
+    theirs = {name: field.annotation for name, field in RestoreQuery.model_fields.items()}
+    assert theirs.keys() - ours.keys() == {"output", "preview"}  # damage_map is in place of them
+    for name in theirs.keys() & ours.keys():
+        assert theirs[name] in (ours[name], ours[name] | None), name
 
 
 def test_problems_are_typed_errors(address: str) -> None:
