@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -316,7 +317,7 @@ def tell(tally: Tally, journal: Journal) -> None:
         f"before; {tally.num_failed:,} failed"
     )
     num_failed = journal.count()["failed"]
-    for record, _ in zip(journal.records("failed"), range(MOST_FAILURES_LISTED), strict=False):
+    for record in islice(journal.records("failed"), MOST_FAILURES_LISTED):
         say(f"  {printable(record.path)}: {record.reason}: {record.detail}")
     if num_failed > MOST_FAILURES_LISTED:
         say(f"  and {num_failed - MOST_FAILURES_LISTED:,} more: python -m archive report has them all")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +68,12 @@ def render_page(journal: Journal, collection: Collection, most_shown: int) -> It
         counts=journal.count(),
         totals=journal.totals(),
         reasons=journal.count_failures(),
-        failures=first(journal.records("failed"), MOST_FAILURES_SHOWN),
+        failures=list(islice(journal.records("failed"), MOST_FAILURES_SHOWN)),
         photos=show_photos(journal.most_damaged(most_shown), collection),
         suspected=show_before(journal.most_suspected(most_shown), open_tree(collection.source)),
         thumbnail_px=THUMBNAIL_PX,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def first(records: Iterator[Record], most: int) -> list[Record]:
-    return [record for record, _ in zip(records, range(most), strict=False)]
 
 
 def show_photos(records: list[Record], collection: Collection) -> Iterator[Shown]:
