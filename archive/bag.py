@@ -35,7 +35,7 @@ def write_bag_files(folder: Path, records: Iterable[Record], bagging_date: date)
     _write(folder / "bagit.txt", DECLARATION)
     _write(folder / "bag-info.txt", about)
     tags = (folder / name for name in ("bag-info.txt", "bagit.txt", PAYLOAD_MANIFEST))
-    _write(folder / "tagmanifest-sha256.txt", "".join(f"{sha256_of(tag)}  {tag.name}\n" for tag in tags))
+    _write(folder / "tagmanifest-sha256.txt", "".join(f"{sha256_of_file(tag)}  {tag.name}\n" for tag in tags))
     return left_out
 
 
@@ -51,7 +51,7 @@ def encode_path(path: str) -> str:
     return path.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
