@@ -79,7 +79,7 @@ class Tree:
         """Every file, in no order. Holds the listing of one folder at a time."""
 
         def note(error: OSError) -> None:
-            on_unreadable(f"{self.root}/", error)
+            on_unreadable("/", error)  # which folder it is, fsspec does not say
 
         for folder, _, files in self._files.walk(self.root, detail=True, on_error=note):
             for name, facts in files.items():

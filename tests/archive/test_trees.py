@@ -156,6 +156,13 @@ def test_a_folder_that_cannot_be_read_is_told_of_and_the_others_are_listed(tmp_p
     assert untold == [("/", FileNotFoundError)]
 
 
+def test_a_root_that_is_not_there_is_told_of_alike_wherever_it_is(tmp_path: Path) -> None:
+    untold: list[tuple[str, type[OSError]]] = []
+    for address in (str(tmp_path / "none"), "memory://none"):
+        assert list(open_tree(address).entries(lambda path, error: untold.append((path, type(error))))) == []
+    assert untold == [("/", FileNotFoundError)] * 2
+
+
 def test_links_to_folders_are_not_followed_round_in_circles(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     (tmp_path / "again").symlink_to(tmp_path)
