@@ -167,6 +167,8 @@ class RestoreQueue:
         self._deadline_seconds = settings.deadline_seconds
         self._metrics = metrics
         self._jobs: dict[asyncio.Task[Restored], TileJob] = {}
+        self._watches: set[asyncio.Task[None]] = set()
+        """One for each request that waits for its job: done when the client is gone, cancelled to have it answered."""
         self.is_draining = False
         metrics.in_progress.set_function(lambda: self.num_jobs)
 
@@ -178,6 +180,12 @@ class RestoreQueue:
     def drain(self) -> None:
         """Finish what is here, take nothing new."""
         self.is_draining = True
+
+    def abandon(self) -> None:
+        """Answer whoever waits with Draining, whatever their photo has come to. To be called in the event loop."""
+        self.drain()
+        for watch in self._watches:
+            watch.cancel()
 
     @property
     def num_jobs(self) -> int:
@@ -220,7 +228,7 @@ class RestoreQueue:
         """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, ClientDisconnect when
         `client_gone` returns, and whatever `charge_photo` raises, which is given the pixels before any is decoded.
 
-        What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
+        Draining may come late: see `abandon`. What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
         being restored; decoding or encoding that has begun is finished in the background.
         """
         self.check_open()
@@ -229,10 +237,14 @@ class RestoreQueue:
         self._jobs[job] = tiles
         job.add_done_callback(self._finish)
         gone = asyncio.create_task(client_gone())
+        self._watches.add(gone)
+        gone.add_done_callback(self._watches.discard)
         try:
             await asyncio.wait({job, gone}, timeout=self._deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
             if job.done():
                 return job.result()
+            if gone.cancelled():
+                raise Draining("the service stops before the photo is done; send it again, another instance may take it")
             if gone.done():
                 raise ClientDisconnect
             raise DeadlineExceeded(f"the photo was not restored within {self._deadline_seconds:g} seconds")

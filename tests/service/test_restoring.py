@@ -217,6 +217,24 @@ def test_a_draining_service_is_not_ready_takes_nothing_new_and_finishes_what_it_
     assert photo.result().status_code == 200
 
 
+def test_photos_that_are_abandoned_are_answered_at_once_and_nothing_more_is_computed_for_them(
+    make_client: MakeClient, callers: ThreadPoolExecutor
+) -> None:
+    client = make_client(device_threads=1)
+    assert client.portal
+    with slowed(client) as slow:
+        running, waiting = post(callers, client), post(callers, client)
+        assert slow.started.acquire(timeout=10)
+        wait_for_tiles(client, 1)
+        client.portal.call(context_of(client).queue.abandon)
+        for photo in (running, waiting):
+            answer = photo.result(timeout=10)  # while the device still computes
+            assert_problem(answer, 503, "draining")
+            assert int(answer.headers["retry-after"]) > 0
+    wait_for_jobs(client, 0)
+    assert slow.num_detected == [1]
+
+
 def test_a_mask_of_another_size_is_refused_before_anything_is_decoded(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
