@@ -70,12 +70,25 @@ class TileJob:
         self.num_tiles_left = 0
         """A guess from the photo's size, less what was computed; 0 before its size is known and once it is restored."""
         self.waited_seconds = 0.0
-        """How long its tiles waited for the device."""
+        """How long it waited for the device while none of its tiles was computed."""
+        self._num_in_batches = 0
+        self._free_since_seconds = 0.0
         self.is_dropped = False
 
     def expect(self, num_tiles: int) -> None:
         """Before it asks for any."""
         self.num_tiles = self.num_tiles_left = num_tiles
+
+    def enter_batch(self, asked_seconds: float) -> None:
+        """Tiles that were asked for then, on the monotonic clock, are computed from now on."""
+        if self._num_in_batches == 0:
+            self.waited_seconds += time.monotonic() - max(asked_seconds, self._free_since_seconds)
+        self._num_in_batches += 1
+
+    def leave_batch(self) -> None:
+        """These were computed."""
+        self._num_in_batches -= 1
+        self._free_since_seconds = time.monotonic()
 
 
 @dataclass(eq=False)
@@ -102,8 +115,7 @@ class _Call:
         return alike and self.stage == other.stage and self.generator is other.generator
 
     def take(self, num: int) -> "_Part":
-        if self.num_taken == 0:
-            self.job.waited_seconds += time.monotonic() - self.asked_seconds
+        self.job.enter_batch(self.asked_seconds)
         first = self.num_taken
         self.num_taken += num
         return _Part(self, first, tuple(tiles[first : self.num_taken] for tiles in self.inputs))
@@ -286,6 +298,9 @@ class TileBatcher:
         finally:
             busy_seconds = time.monotonic() - started_seconds
             self._metrics.device_busy_seconds.inc(busy_seconds / self.num_threads)
+            with self._changed:
+                for part in batch:
+                    part.call.job.leave_batch()
         rate = self.num_threads * len(answers) / max(busy_seconds, 1e-6)
         with self._changed:
             self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)

@@ -284,6 +284,27 @@ def test_closing_fails_what_waits(threads: ThreadPoolExecutor) -> None:
         SharedGenerator(batcher, generator, job()).detect(tiles(1))
 
 
+def test_a_photo_does_not_wait_while_its_own_tiles_are_computed(asking: Asking) -> None:
+    alone = job(3)
+    answers = [asking.detect(alone, value) for value in (0.0, 1.0, 2.0)]
+    threading.Event().wait(0.3)
+    asking.generator.gate.set()
+    for answer in answers:
+        answer.result()
+    assert alone.waited_seconds < 0.1
+
+
+def test_a_photo_waits_while_the_tiles_of_another_are_computed(asking: Asking) -> None:
+    asking.detect(job(), 0.0)
+    other = job(2)
+    answers = [asking.detect(other, value) for value in (1.0, 2.0)]
+    threading.Event().wait(0.3)
+    asking.generator.gate.set()
+    for answer in answers:
+        answer.result()
+    assert 0.3 <= other.waited_seconds < 0.5  # once, although two calls waited
+
+
 class ByFirstTile(Doubler):
     """A gate for each batch, named by its first tile: what is computed at once is done in the order of the test."""
 
