@@ -292,8 +292,7 @@ class TileBatcher:
             answers = getattr(first.generator, first.stage)(*inputs)
             parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
         except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
-            log.exception("a batch failed", stage=first.stage)
-            self._fail_batch(batch, error)
+            self._fail_calls({part.call for part in batch}, error)
             return
         finally:
             busy_seconds = time.monotonic() - started_seconds
@@ -308,12 +307,15 @@ class TileBatcher:
                 part.call for part, answer in zip(batch, parts, strict=True) if part.call.note(part.first, answer)
             ]
         for call in answered:  # not with the lock held: answers of several batches are copied into one
-            call.finish()
+            try:
+                call.finish()
+            except Exception as error:  # as above
+                self._fail_calls({call}, error)
         self._metrics.batch_size.observe(len(answers))
         self._metrics.tiles.labels(first.stage).inc(len(answers))
 
-    def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
-        failed = {part.call for part in batch}
+    def _fail_calls(self, failed: set[_Call], error: Exception) -> None:
+        log.error("a batch failed", exc_info=error, stage=next(iter(failed)).stage)
         if isinstance(error, torch.AcceleratorError):
             self.give_up(error)
             error = DeviceBroken(str(self.broken))

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
@@ -234,6 +235,27 @@ def test_a_batch_that_fails_fails_for_those_in_it_and_the_next_one_is_computed(
         SharedGenerator(batcher, asking.generator, job()).detect(tiles(7))
     assert SharedGenerator(batcher, asking.generator, job()).detect(tiles(8)).flatten()[0] == 16
     assert batcher.broken is None
+
+
+class Growing(Doubler):
+    """Each batch's map has a plane more than the last: those of one call cannot be joined."""
+
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().detect(tiles).repeat(1, len(self.batches), 1, 1)
+
+
+def test_answers_that_cannot_be_joined_fail_the_call_and_the_next_one_is_computed(
+    batcher: TileBatcher, threads: ThreadPoolExecutor
+) -> None:
+    growing = Growing()
+    growing.gate.set()
+    with structlog.testing.capture_logs() as lines:
+        answer = threads.submit(SharedGenerator(batcher, growing, job(6)).detect, tiles(*range(6)))
+        with pytest.raises(RuntimeError, match="must match"):
+            answer.result(timeout=30)
+    assert [line["event"] for line in lines] == ["a batch failed"]
+    following = threads.submit(SharedGenerator(batcher, growing, job()).fill, tiles(3), tiles(1))
+    assert following.result(timeout=30).flatten()[0] == 4
 
 
 def test_a_device_that_has_failed_answers_nobody_any_more(asking: Asking, batcher: TileBatcher) -> None:
