@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from restoration.remote_store import URL_PATTERN
 from service import tracing
+from service.parcels import MAX_ARRAYS
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
@@ -101,7 +102,7 @@ class Settings(BaseSettings):
         default=120_000_000, ge=1, description="pixels in one photo, all pages together; more is a 422"
     )
     max_side_px: int = Field(default=40_000, ge=1, description="pixels along a photo's longer side; more is a 422")
-    max_pages: int = Field(default=100, ge=1, description="pages in one TIFF; more is a 422")
+    max_pages: int = Field(default=100, ge=1, le=MAX_ARRAYS, description="pages in one TIFF; more is a 422")
     max_metadata_bytes: int = Field(
         default=32 * MIB, ge=0, description="bytes of profile, EXIF, XMP and texts in one photo; more is a 422"
     )

@@ -58,6 +58,8 @@ def test_any_other_error_is_told_and_keeps_the_worker(pool: CodecPool) -> None:
     before = pool.process_ids()
     with pytest.raises(RuntimeError, match="ValueError: invalid literal"):
         pool.call(60, int, "x")
+    with pytest.raises(RuntimeError, match="5,000 arrays"):
+        pool.call(60, eval, "[__import__('numpy').ones(1) for _ in range(5000)]")
     assert pool.process_ids() == before
 
 
