@@ -66,6 +66,11 @@ class Releases:
         except StoreUnreachable as error:
             raise NotReady(str(error)) from error
 
+    def known(self) -> list[str]:
+        """Versions that are served or were refused, newest last: what can be said while the store cannot be read."""
+        active = [self.active.release.version] if self.active else []
+        return sorted({*active, *self.refused}, key=int)
+
     async def watch(self) -> None:
         """Until it is cancelled."""
         while True:

@@ -17,7 +17,7 @@ from restoration.restorer import expect_denoiser
 from service.access import Administrator, RestoringCaller, any_caller
 from service.answers import RestoreQuery, check_answerable
 from service.context import Context, ServiceContext
-from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, UploadTooSlow
+from service.errors import INTERNAL_ERROR, PROBLEM_KINDS, PROBLEM_MEDIA_TYPE, NotReady, UploadTooSlow
 from service.etags import etag_of, expect_not_held
 from service.examples import (
     ALIVE,
@@ -66,7 +66,7 @@ class ReleaseState(BaseModel):
 
 class Models(BaseModel):
     """`active` is null and `reason` set while no release is served; `store_problem` says why the store could not be
-    looked at the last time."""
+    looked at the last time, or now."""
 
     active: str | None
     reason: str | None
@@ -268,17 +268,23 @@ async def readyz(context: Context) -> dict[str, str]:
 @router.get(
     "/models",
     summary="Releases in the store",
-    responses=json_example(MODELS) | problem_responses(401, 429, 503),
+    responses=json_example(MODELS) | problem_responses(401, 429),
     dependencies=[Depends(any_caller)],
 )
 def models(context: Context) -> Models:
-    """Which release is served, which are there, and why one was refused."""
-    active = context.releases.active
+    """Which release is served, which are there, and why one was refused; while the store cannot be read, those that are
+    known."""
+    releases = context.releases
+    active, store_problem = releases.active, releases.store_problem
+    try:
+        versions = releases.present()
+    except NotReady as error:
+        versions, store_problem = releases.known(), str(error)
     return Models(
         active=active.release.version if active else None,
-        reason=None if active else context.releases.reason,
-        store_problem=context.releases.store_problem,
-        releases=[release_state(context, version) for version in reversed(context.releases.present())],
+        reason=None if active else releases.reason,
+        store_problem=store_problem,
+        releases=[release_state(context, version) for version in reversed(versions)],
     )
 
 
