@@ -27,10 +27,12 @@ import structlog
 import torch
 from torch import Tensor
 
-from restoration.device import InFrontOf, TileGenerator
+from restoration import cuda
+from restoration.device import InFrontOf, TileGenerator, choose_device
 from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
+from service.settings import Settings
 
 Stage = Literal["detect", "verify", "fill", "denoise"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
@@ -55,6 +57,13 @@ def guess_tiles(num_pixels: int, mode: Mode = "auto", *, is_denoised: bool = Fal
     if mode == "resize":
         return LEAST_TILES + num_denoised
     return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1))) + num_denoised
+
+
+def count_device_threads(settings: Settings) -> int:
+    """To be called before there are any: once they compute, torch counts one in each further thread."""
+    if choose_device(settings.device).type == "cuda":
+        return cuda.NUM_AT_ONCE
+    return settings.device_threads or torch.get_num_threads()
 
 
 class JobDropped(Exception):

@@ -23,17 +23,15 @@ from functools import partial
 
 import numpy as np
 import structlog
-import torch
 from starlette.requests import ClientDisconnect
 
-from restoration import cuda
 from restoration.device import choose_device
 from restoration.errors import InvalidOption, PhotoError
 from restoration.freed_memory import keep_freed_memory
 from restoration.photo import Photo
 from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
 from service.answers import Answer, RestoreQuery, check_answer, encode_answer
-from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
+from service.batcher import SharedGenerator, TileBatcher, TileJob, count_device_threads, guess_tiles
 from service.codecs import SMALL_PIXELS, Codec
 from service.errors import DeadlineExceeded, Draining, QueueFull
 from service.metrics import Metrics
@@ -133,19 +131,13 @@ class Lane:
         return cls(ThreadPoolExecutor(num_photos, name), codec, asyncio.Semaphore(num_photos), Room(num_pixels))
 
 
-def count_device_threads(settings: Settings) -> int:
-    if choose_device(settings.device).type == "cuda":
-        return cuda.NUM_AT_ONCE
-    return settings.device_threads or torch.get_num_threads()
-
-
-def count_small(settings: Settings) -> int:
+def count_small(settings: Settings, num_device_threads: int) -> int:
     """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy."""
     if settings.small_photos:
         return settings.small_photos
     if choose_device(settings.device).type == "cuda":
         return MOST_SMALL
-    return min(MOST_SMALL, 2 + count_device_threads(settings))
+    return min(MOST_SMALL, 2 + num_device_threads)
 
 
 class RestoreQueue:
@@ -154,12 +146,11 @@ class RestoreQueue:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         keep_freed_memory()  # before there are threads
         sys.setswitchinterval(SWITCH_SECONDS)
-        self.batcher = TileBatcher(
-            metrics, count_device_threads(settings), shares_out=choose_device(settings.device).type == "cpu"
-        )
+        num_threads = count_device_threads(settings)
+        self.batcher = TileBatcher(metrics, num_threads, shares_out=choose_device(settings.device).type == "cpu")
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         codec = partial(Codec.open, settings, metrics)
-        num_small = count_small(settings)
+        num_small = count_small(settings, num_threads)
         self._small = Lane.open("small", codec(), num_small, num_small * SMALL_PIXELS)
         self._large = Lane.open("large", codec(), NUM_LARGE, settings.max_decoded_pixels)
         self._max_jobs = settings.max_queued_requests
@@ -244,7 +235,9 @@ class RestoreQueue:
             if job.done():
                 return job.result()
             if gone.cancelled():
-                raise Draining("the service stops before the photo is done; send it again, another instance may take it")
+                raise Draining(
+                    "the service stops before the photo is done; send it again, another instance may take it"
+                )
             if gone.done():
                 raise ClientDisconnect
             raise DeadlineExceeded(f"the photo was not restored within {self._deadline_seconds:g} seconds")

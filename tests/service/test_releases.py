@@ -211,7 +211,10 @@ def test_a_store_that_cannot_be_read_any_more_is_named(
     models = client.get("/models").json()
     assert models["store_problem"] == f"the model store {own_store} cannot be read: Input/output error"
     assert (models["active"], models["reason"]) == ("0001", None)
-    assert [(each["version"], each["state"]) for each in models["releases"]] == [(refused, "refused"), ("0001", "active")]
+    assert [(each["version"], each["state"]) for each in models["releases"]] == [
+        (refused, "refused"),
+        ("0001", "active"),
+    ]
     assert client.post("/restore", content=PHOTO).status_code == 200
 
 
