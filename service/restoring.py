@@ -219,8 +219,9 @@ class RestoreQueue:
         """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, ClientDisconnect when
         `client_gone` returns, and whatever `charge_photo` raises, which is given the pixels before any is decoded.
 
-        Draining may come late: see `abandon`. What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
-        being restored; decoding or encoding that has begun is finished in the background.
+        Draining may come late: see `abandon`. What nobody waits for any more is dropped: at once if it was waiting,
+        between two batches of tiles if it was being restored; decoding or encoding that has begun is finished in the
+        background.
         """
         self.check_open()
         tiles = TileJob()
