@@ -14,26 +14,25 @@ import asyncio
 import math
 import sys
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import structlog
 from starlette.requests import ClientDisconnect
 
 from restoration.device import choose_device
-from restoration.errors import InvalidOption, PhotoError
 from restoration.freed_memory import keep_freed_memory
 from restoration.photo import Photo
-from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
-from service.answers import Answer, RestoreQuery, check_answer, encode_answer
+from restoration.restorer import Restoration, RestoreOptions, Restorer, restore_photo
+from service.answers import Answer, RestoreQuery, encode_answer
 from service.batcher import SharedGenerator, TileBatcher, TileJob, count_device_threads, guess_tiles
 from service.codecs import SMALL_PIXELS, Codec
+from service.decoding import decode_upload, measure_upload
 from service.errors import DeadlineExceeded, Draining, QueueFull
+from service.lanes import Lane
 from service.metrics import Metrics
 from service.parcels import share_array
 from service.settings import Settings
@@ -48,8 +47,6 @@ SWITCH_SECONDS = 0.0001
 layers of a network or to launch the next batch. By default it is 5 ms, for which a core or a GPU may stand still: a
 sixth fewer photos a second on two cores."""
 MOST_RETRY_SECONDS = 600
-MASK_THRESHOLD = 128
-"""A mask's pixel counts when any of its colours is at least this bright."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,63 +69,6 @@ class Restored:
     damage_ratio: float
     suspected_from: float | None
     timing: Timing
-
-
-class Room:
-    """So many pixels may be decoded at once; who waits is served in order."""
-
-    def __init__(self, num_pixels: int) -> None:
-        self._num_free = num_pixels
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def hold(self, num_pixels: int) -> AsyncIterator[None]:
-        """`num_pixels` must not be more than there are in all."""
-        if self._waiting or num_pixels > self._num_free:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((num_pixels, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.cancelled():  # else it had come up already
-                    self._wake()
-                else:
-                    self._give_back(num_pixels)
-                raise
-        else:
-            self._num_free -= num_pixels
-        try:
-            yield
-        finally:
-            self._give_back(num_pixels)
-
-    def _give_back(self, num_pixels: int) -> None:
-        self._num_free += num_pixels
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            num_pixels, turn = self._waiting[0]
-            if not turn.cancelled():
-                if num_pixels > self._num_free:
-                    return
-                self._num_free -= num_pixels
-                turn.set_result(None)
-            self._waiting.popleft()
-
-
-@dataclass(frozen=True)
-class Lane:
-    """So many photos in the works at a time, a thread for each, processes, and room for what is decoded."""
-
-    threads: ThreadPoolExecutor
-    codec: Codec
-    places: asyncio.Semaphore
-    room: Room
-
-    @classmethod
-    def open(cls, name: str, codec: Codec, num_photos: int, num_pixels: int) -> "Lane":
-        return cls(ThreadPoolExecutor(num_photos, name), codec, asyncio.Semaphore(num_photos), Room(num_pixels))
 
 
 def count_small(settings: Settings, num_device_threads: int) -> int:
@@ -298,45 +238,6 @@ class RestoreQueue:
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 
 
-def measure_upload(codec: Codec, upload: Upload) -> int:
-    """Pixels of the photo, all pages together, by its header; nothing is decoded. Its masks must have its size.
-
-    Raises PhotoError for the photo, InvalidOption for a mask, CodecUnavailable.
-    """
-    num_pixels = codec.count_pixels(upload.image)
-    fields = {"damage": upload.damage, "protect": upload.protect}
-    if masks := {field: encoded for field, encoded in fields.items() if encoded is not None}:
-        photo_px = codec.measure(upload.image)
-        for field, encoded in masks.items():
-            expect_mask(codec, field, encoded, photo_px)
-    return num_pixels
-
-
-def expect_mask(codec: Codec, field: str, encoded: bytes, photo_px: tuple[int, int]) -> None:
-    """photo_px: height and width. Raises InvalidOption for what is no mask of that size, and CodecUnavailable."""
-    with _naming(field):
-        height_px, width_px = mask_px = codec.measure(encoded)
-        has_further_pages = codec.count_pixels(encoded) > height_px * width_px
-    expect_mask_size(field, mask_px, photo_px)
-    if has_further_pages:
-        raise InvalidOption(f"the field {field!r} is no mask: it has several pages; send the one that is meant")
-
-
-def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels: int) -> tuple[Photo, RestoreOptions]:
-    """Raises PhotoError for the photo, InvalidOption for a mask or for an answer that the photo cannot be had in,
-    CodecUnavailable."""
-    photo = codec.decode(upload.image, num_pixels)
-    check_answer(query, photo)
-    options = RestoreOptions(
-        mode=query.mode,
-        sensitivity=query.sensitivity,
-        denoise=query.denoise,
-        damage=decode_mask(codec, "damage", upload.damage, num_pixels),
-        protect=decode_mask(codec, "protect", upload.protect, num_pixels),
-    )
-    return photo, options
-
-
 def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreOptions) -> Restoration:
     """`restore_photo`, whose samples codec processes can be given without a copy: not the photo, nor what became of it,
     is held twice while it is encoded."""
@@ -350,23 +251,3 @@ def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreO
         further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
         return replace(restoration, samples=share_array(restoration.samples), further_pages=further_pages)
     return restoration
-
-
-def decode_mask(codec: Codec, field: str, encoded: bytes | None, num_pixels: int) -> np.ndarray | None:
-    """(H, W) bool, True where the mask is bright; None without one. Raises InvalidOption naming the field, and
-    CodecUnavailable."""
-    if encoded is None:
-        return None
-    with _naming(field):
-        mask = codec.decode(encoded, num_pixels)
-    is_marked: np.ndarray = mask.colour().max(axis=2) >= MASK_THRESHOLD
-    return is_marked
-
-
-@contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """What is wrong with a mask is not wrong with the photo."""
-    try:
-        yield
-    except PhotoError as error:
-        raise InvalidOption(f"the field {field!r} is no mask: {error}") from error
