@@ -176,6 +176,18 @@ def test_a_process_that_cannot_start_refuses_the_call_and_the_next_one_is_made(
     pool.close()
 
 
+def test_processes_that_cannot_be_started_in_advance_are_started_when_they_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = CodecPool(2, MEMORY_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/nowhere/python")
+        with pytest.raises(OSError, match="No such file"):
+            pool.start()
+    assert pool.call(60, abs, -1) == 1
+    pool.close()
+
+
 def test_signals_to_the_whole_group_do_not_end_a_worker(pool: CodecPool) -> None:
     worker = pool.call(60, os.getpid)
     os.kill(worker, signal.SIGTERM)
