@@ -177,9 +177,10 @@ class TileBatcher:
         for thread in self._threads:
             thread.start()
 
-    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, inputs: tuple[Tensor, ...]) -> Tensor:
-        """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
-        call = _Call(job, generator, stage, inputs)
+    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, *inputs: Tensor | None) -> Tensor:
+        """What the generator's stage makes of the tiles, and of what else is there; waits for it. Raises JobDropped and
+        DeviceBroken."""
+        call = _Call(job, generator, stage, tuple(each for each in inputs if each is not None))
         with self._changed:
             self.check_usable()
             if self._is_closed:
@@ -360,19 +361,16 @@ class SharedGenerator(InFrontOf):
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "detect", inputs)
+        return self.batcher.compute(self.job, self.generator, "detect", tiles, context)
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "verify", inputs)
+        return self.batcher.compute(self.job, self.generator, "verify", tiles, context)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        inputs = (tiles, mask) if conditions is None else (tiles, mask, conditions)
-        return self.batcher.compute(self.job, self.generator, "fill", inputs)
+        return self.batcher.compute(self.job, self.generator, "fill", tiles, mask, conditions)
 
     def denoise(self, tiles: Tensor) -> Tensor:
         """See `TileGenerator.denoise`."""
-        return self.batcher.compute(self.job, self.generator, "denoise", (tiles,))
+        return self.batcher.compute(self.job, self.generator, "denoise", tiles)
