@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _find_what_traces(self) -> "Settings":
+    def _expect_tracing_installed(self) -> "Settings":
         if self.tracing_enabled and not tracing.is_installed():
             raise ValueError(
                 f"{ENV_PREFIX}TRACING_ENABLED=true needs OpenTelemetry, which is not installed; "
@@ -205,10 +205,6 @@ class Settings(BaseSettings):
                     f"{origin} is no origin; name each site in full and without a path, https://photos.example.org"
                 )
         return origins
-
-    @property
-    def num_codec_processes(self) -> int:
-        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":
@@ -237,6 +233,10 @@ class Settings(BaseSettings):
                 f"({ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}); raise the first or lower the second"
             )
         return self
+
+    @property
+    def num_codec_processes(self) -> int:
+        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
 
 def is_loopback(host: str) -> bool:
