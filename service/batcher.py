@@ -178,8 +178,10 @@ class TileBatcher:
             thread.start()
 
     def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, *inputs: Tensor | None) -> Tensor:
-        """What the generator's stage makes of the tiles, and of what else is there; waits for it. Raises JobDropped and
-        DeviceBroken."""
+        """What the generator's stage makes of the tiles; waits for it. inputs: as it takes them, None where it has none.
+
+        Raises JobDropped and DeviceBroken.
+        """
         call = _Call(job, generator, stage, tuple(each for each in inputs if each is not None))
         with self._changed:
             self.check_usable()

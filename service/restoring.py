@@ -41,7 +41,8 @@ from service.uploads import Upload
 
 NUM_HEADER_THREADS = 2
 MOST_SMALL, NUM_LARGE = 8, 4
-"""Photos in the works at a time, by lane, unless the settings say otherwise."""
+"""Photos in the works at a time, by lane: of small ones at most so many, unless RESTORE_SMALL_PHOTOS says otherwise; of
+large ones always."""
 SWITCH_SECONDS = 0.0001
 """After so long a thread that computes in Python lets others go on who need the interpreter for a moment, between two
 layers of a network or to launch the next batch. By default it is 5 ms, for which a core or a GPU may stand still: a

@@ -27,7 +27,8 @@ StoreUrl = Annotated[str, Field(pattern=URL_PATTERN)]
 
 
 class Settings(BaseSettings):
-    """Raises pydantic.ValidationError naming every wrong value; `explain_settings_error` words it for a terminal."""
+    """Raises pydantic.ValidationError naming every wrong value; `explain_validation` in `__main__.py` words it for a
+    terminal."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, env_ignore_empty=True)
 
