@@ -178,7 +178,7 @@ class TileBatcher:
             thread.start()
 
     def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, *inputs: Tensor | None) -> Tensor:
-        """What the generator's stage makes of the tiles; waits for it. inputs: as it takes them, None where it has none.
+        """What the generator's stage makes of the tiles; waits for it. inputs: in its order, None for what is left out.
 
         Raises JobDropped and DeviceBroken.
         """
