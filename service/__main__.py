@@ -5,7 +5,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 from pydantic import ValidationError
@@ -43,15 +44,16 @@ def main(arguments: Sequence[str] = ()) -> int:
 def serve_with_settings() -> int:
     try:
         settings = Settings()
-        choose_precision(choose_device(settings.device), settings.precision)
+        with naming("DEVICE"):
+            device = choose_device(settings.device)
+        with naming("PRECISION"):
+            choose_precision(device, settings.precision)
+        with naming("MODEL_STORE"):
+            open_store_of(settings)
     except ValidationError as error:
         return refuse_to_start(explain_validation(error))
     except InvalidOption as error:
-        return refuse_to_start([f"{ENV_PREFIX}DEVICE: {error}"])
-    try:
-        open_store_of(settings)
-    except InvalidOption as error:
-        return refuse_to_start([f"{ENV_PREFIX}MODEL_STORE: {error}"])
+        return refuse_to_start([str(error)])
     configure_logs(settings)
     for name in unknown_settings(os.environ):
         log.warning("unknown setting ignored; see docs/configuration.md", name=name)
@@ -62,6 +64,15 @@ def serve_with_settings() -> int:
     return 0
 
 
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Raises InvalidOption anew, with the variable that is to blame."""
+    try:
+        yield
+    except InvalidOption as error:
+        raise InvalidOption(f"{ENV_PREFIX}{setting}: {error}") from error
+
+
 def refuse_to_start(reasons: list[str]) -> int:
     for reason in reasons:
         print(f"cannot start: {reason}", file=sys.stderr)
@@ -69,12 +80,12 @@ def refuse_to_start(reasons: list[str]) -> int:
     return EXIT_WRONG_USE
 
 
-def explain_validation(error: ValidationError) -> list[str]:
+def explain_validation(error: ValidationError, prefix: str = ENV_PREFIX) -> list[str]:
     """A line for each wrong setting: its variable, its value, what is wrong with it."""
     reasons = []
     for item in error.errors():
         if item["loc"]:
-            reasons.append(f"{ENV_PREFIX}{str(item['loc'][0]).upper()}={item['input']}: {item['msg']}")
+            reasons.append(f"{prefix}{str(item['loc'][0]).upper()}={item['input']}: {item['msg']}")
         else:
             reasons.append(item["msg"].removeprefix("Value error, "))
     return reasons

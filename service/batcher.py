@@ -27,10 +27,12 @@ import structlog
 import torch
 from torch import Tensor
 
-from restoration.device import InFrontOf, TileGenerator
+from restoration import cuda
+from restoration.device import InFrontOf, TileGenerator, choose_device
 from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
+from service.settings import Settings
 
 Stage = Literal["detect", "verify", "fill", "denoise"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
@@ -57,6 +59,13 @@ def guess_tiles(num_pixels: int, mode: Mode = "auto", *, is_denoised: bool = Fal
     return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1))) + num_denoised
 
 
+def count_device_threads(settings: Settings) -> int:
+    """To be called before there are any: once they compute, torch counts one in each further thread."""
+    if choose_device(settings.device).type == "cuda":
+        return cuda.NUM_AT_ONCE
+    return settings.device_threads or torch.get_num_threads()
+
+
 class JobDropped(Exception):
     """Nobody waits for the photo any more."""
 
@@ -70,12 +79,25 @@ class TileJob:
         self.num_tiles_left = 0
         """A guess from the photo's size, less what was computed; 0 before its size is known and once it is restored."""
         self.waited_seconds = 0.0
-        """How long its tiles waited for the device."""
+        """How long it waited for the device while none of its tiles was computed."""
+        self._num_in_batches = 0
+        self._free_since_seconds = 0.0
         self.is_dropped = False
 
     def expect(self, num_tiles: int) -> None:
         """Before it asks for any."""
         self.num_tiles = self.num_tiles_left = num_tiles
+
+    def enter_batch(self, asked_seconds: float) -> None:
+        """Tiles that were asked for then, on the monotonic clock, are computed from now on."""
+        if self._num_in_batches == 0:
+            self.waited_seconds += time.monotonic() - max(asked_seconds, self._free_since_seconds)
+        self._num_in_batches += 1
+
+    def leave_batch(self) -> None:
+        """These were computed."""
+        self._num_in_batches -= 1
+        self._free_since_seconds = time.monotonic()
 
 
 @dataclass(eq=False)
@@ -102,8 +124,7 @@ class _Call:
         return alike and self.stage == other.stage and self.generator is other.generator
 
     def take(self, num: int) -> "_Part":
-        if self.num_taken == 0:
-            self.job.waited_seconds += time.monotonic() - self.asked_seconds
+        self.job.enter_batch(self.asked_seconds)
         first = self.num_taken
         self.num_taken += num
         return _Part(self, first, tuple(tiles[first : self.num_taken] for tiles in self.inputs))
@@ -156,9 +177,12 @@ class TileBatcher:
         for thread in self._threads:
             thread.start()
 
-    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, inputs: tuple[Tensor, ...]) -> Tensor:
-        """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
-        call = _Call(job, generator, stage, inputs)
+    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, *inputs: Tensor | None) -> Tensor:
+        """What the generator's stage makes of the tiles; waits for it. inputs: in its order, None for what is left out.
+
+        Raises JobDropped and DeviceBroken.
+        """
+        call = _Call(job, generator, stage, tuple(each for each in inputs if each is not None))
         with self._changed:
             self.check_usable()
             if self._is_closed:
@@ -280,12 +304,14 @@ class TileBatcher:
             answers = getattr(first.generator, first.stage)(*inputs)
             parts = torch.split(answers, [len(part.inputs[0]) for part in batch])
         except Exception as error:  # whatever it is, the threads that wait must hear of it, and the others be served
-            log.exception("a batch failed", stage=first.stage)
-            self._fail_batch(batch, error)
+            self._fail_calls({part.call for part in batch}, error)
             return
         finally:
             busy_seconds = time.monotonic() - started_seconds
             self._metrics.device_busy_seconds.inc(busy_seconds / self.num_threads)
+            with self._changed:
+                for part in batch:
+                    part.call.job.leave_batch()
         rate = self.num_threads * len(answers) / max(busy_seconds, 1e-6)
         with self._changed:
             self.tiles_per_second += 0.1 * (rate - self.tiles_per_second)
@@ -293,12 +319,15 @@ class TileBatcher:
                 part.call for part, answer in zip(batch, parts, strict=True) if part.call.note(part.first, answer)
             ]
         for call in answered:  # not with the lock held: answers of several batches are copied into one
-            call.finish()
+            try:
+                call.finish()
+            except Exception as error:  # as above
+                self._fail_calls({call}, error)
         self._metrics.batch_size.observe(len(answers))
         self._metrics.tiles.labels(first.stage).inc(len(answers))
 
-    def _fail_batch(self, batch: list[_Part], error: Exception) -> None:
-        failed = {part.call for part in batch}
+    def _fail_calls(self, failed: set[_Call], error: Exception) -> None:
+        log.error("a batch failed", exc_info=error, stage=next(iter(failed)).stage)
         if isinstance(error, torch.AcceleratorError):
             self.give_up(error)
             error = DeviceBroken(str(self.broken))
@@ -334,19 +363,16 @@ class SharedGenerator(InFrontOf):
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "detect", inputs)
+        return self.batcher.compute(self.job, self.generator, "detect", tiles, context)
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "verify", inputs)
+        return self.batcher.compute(self.job, self.generator, "verify", tiles, context)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        inputs = (tiles, mask) if conditions is None else (tiles, mask, conditions)
-        return self.batcher.compute(self.job, self.generator, "fill", inputs)
+        return self.batcher.compute(self.job, self.generator, "fill", tiles, mask, conditions)
 
     def denoise(self, tiles: Tensor) -> Tensor:
         """See `TileGenerator.denoise`."""
-        return self.batcher.compute(self.job, self.generator, "denoise", (tiles,))
+        return self.batcher.compute(self.job, self.generator, "denoise", tiles)

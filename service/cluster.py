@@ -25,7 +25,7 @@ from restoration.errors import RestorationError
 from restoration.restorer import Restorer
 from service.__main__ import EXIT_WRONG_USE, explain_validation, refuse_to_start
 from service.app import create_app
-from service.cluster_settings import ClusterSettings
+from service.cluster_settings import CLUSTER_PREFIX, ClusterSettings
 from service.context import ServiceContext
 from service.logs import REQUEST_ID_HEADER, configure_logs
 from service.releases import open_store_of
@@ -133,9 +133,13 @@ def deployment_of(cluster: ClusterSettings, settings: Settings) -> Any:
 
 def main(arguments: Sequence[str]) -> int:
     try:
-        settings, cluster = Settings(), ClusterSettings()
+        settings = Settings()
     except ValidationError as error:
         return refuse_to_start(explain_validation(error))
+    try:
+        cluster = ClusterSettings()
+    except ValidationError as error:
+        return refuse_to_start(explain_validation(error, CLUSTER_PREFIX))
     try:
         match arguments:
             case []:

@@ -14,7 +14,7 @@ from typing import Any
 
 from restoration.errors import RestorationError
 from service import codec_calls  # noqa: F401  imported before the first call, so that none waits for it
-from service.parcels import NO_ROOM, large_bytes, receive_parcel, send_parcel
+from service.parcels import NO_ROOM, TooManyArrays, large_bytes, receive_parcel, send_parcel
 
 
 def main() -> None:
@@ -59,6 +59,8 @@ def answer_one(channel: socket.socket) -> None:
         answer = ("failed", f"{type(error).__name__}: {error}")
     try:
         send_parcel(channel, answer, shared)
+    except TooManyArrays as error:
+        send_parcel(channel, ("failed", str(error)))
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

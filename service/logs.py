@@ -1,4 +1,7 @@
-"""Structured logs: one line a request, every line with the request's id, nothing of what was uploaded."""
+"""Structured logs: one line a request, nothing of what was uploaded.
+
+What is logged while a request is worked on has its id, except by the device's threads: a batch is of several.
+"""
 
 import logging
 import re

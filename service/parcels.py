@@ -30,6 +30,7 @@ import numpy as np
 
 ALIGNMENT_BYTES = 64
 MAX_ARRAYS = 4096
+"""In one message; of a photo's pages each is one."""
 MANY_BYTES = 64 * 1024
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Errors of files, those in memory among them, that have no room to grow."""
@@ -41,6 +42,10 @@ _NUMPY_NAMES = frozenset({"_frombuffer", "_reconstruct", "scalar", "ndarray", "d
 
 class BadParcel(Exception):
     """What was received is not what a worker sends."""
+
+
+class TooManyArrays(Exception):
+    """A value that no message can hold: nothing was sent."""
 
 
 class SharedMemory(mmap.mmap):
@@ -84,11 +89,16 @@ def share_array(array: np.ndarray) -> np.ndarray:
 
 
 def send_parcel(channel: socket.socket, value: Any, shared: Sequence[bytes] = ()) -> None:
-    """shared: bytes that the receiver has, too. Raises OSError where the other side is gone or memory is short."""
+    """shared: bytes that the receiver has, too.
+
+    Raises TooManyArrays, and OSError where the other side is gone or memory is short.
+    """
     with _anonymous_file() as file:
         buffers: list[pickle.PickleBuffer] = []
         pickler = _NamingPickler(file, buffers, shared)
         pickler.dump(value)
+        if len(buffers) > MAX_ARRAYS:
+            raise TooManyArrays(f"{len(buffers):,} arrays, but a message holds {MAX_ARRAYS:,}")
         lengths = [file.tell()]
         for buffer in buffers:
             file.write(bytes(-file.tell() % ALIGNMENT_BYTES))

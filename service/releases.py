@@ -14,7 +14,6 @@ from restoration.restorer import Restorer
 from restoration.stores import Store, open_store
 from service.errors import NotReady, ReleasePinned, ReleaseRefused, WrongRelease
 from service.metrics import Metrics
-from service.restoring import count_device_threads
 from service.settings import Settings
 from service.threads import call_in
 
@@ -33,13 +32,18 @@ class Releases:
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, device_failed: Callable[[torch.AcceleratorError], None]
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        num_threads: int,
+        device_failed: Callable[[torch.AcceleratorError], None],
     ) -> None:
-        """device_failed: told when a release meets a device that no longer works."""
+        """num_threads: how many of the device's compute with a release at once. device_failed: told when a release
+        meets a device that no longer works."""
         self._settings = settings
         self._metrics = metrics
         self._device_failed = device_failed
-        self._num_threads = count_device_threads(settings)  # here: once there are device threads, torch counts others
+        self._num_threads = num_threads
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refused_as: dict[str, Fingerprint] = {}
@@ -63,6 +67,11 @@ class Releases:
             return self._store.versions()
         except StoreUnreachable as error:
             raise NotReady(str(error)) from error
+
+    def known(self) -> list[str]:
+        """Versions that are served or were refused, newest last: what can be said while the store cannot be read."""
+        active = [self.active.release.version] if self.active else []
+        return sorted({*active, *self.refused}, key=int)
 
     async def watch(self) -> None:
         """Until it is cancelled."""

@@ -1,7 +1,8 @@
 """Uvicorn, with a stop that lets load balancers notice.
 
 Uvicorn by itself closes its port on SIGTERM, so nobody could read a 503 from /readyz. Here the first signal makes the
-service drain: it still answers, says not ready, takes no new photo. When what it had is done, uvicorn stops.
+service drain: it still answers, says not ready, takes no new photo. When what it had is done, uvicorn stops. What is
+not done in time is answered before: uvicorn would cancel the requests, and say 500 to each.
 """
 
 import time
@@ -37,6 +38,8 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at_seconds is not None:
             left_seconds = self._stop_at_seconds - time.monotonic()
+            if left_seconds <= 0:
+                self._queue.abandon()
             if left_seconds <= 0 or not self._queue.num_jobs:
                 # Answers may still be on their way, and uploads on theirs; both get what is left of the grace.
                 self.config.timeout_graceful_shutdown = max(1, round(left_seconds))

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from restoration.remote_store import URL_PATTERN
 from service import tracing
+from service.parcels import MAX_ARRAYS
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
@@ -26,7 +27,8 @@ StoreUrl = Annotated[str, Field(pattern=URL_PATTERN)]
 
 
 class Settings(BaseSettings):
-    """Raises pydantic.ValidationError naming every wrong value; `explain_settings_error` words it for a terminal."""
+    """Raises pydantic.ValidationError naming every wrong value; `explain_validation` in `__main__.py` words it for a
+    terminal."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, env_ignore_empty=True)
 
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
         default=120_000_000, ge=1, description="pixels in one photo, all pages together; more is a 422"
     )
     max_side_px: int = Field(default=40_000, ge=1, description="pixels along a photo's longer side; more is a 422")
-    max_pages: int = Field(default=100, ge=1, description="pages in one TIFF; more is a 422")
+    max_pages: int = Field(default=100, ge=1, le=MAX_ARRAYS, description="pages in one TIFF; more is a 422")
     max_metadata_bytes: int = Field(
         default=32 * MIB, ge=0, description="bytes of profile, EXIF, XMP and texts in one photo; more is a 422"
     )
@@ -182,7 +184,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _find_what_traces(self) -> "Settings":
+    def _expect_tracing_installed(self) -> "Settings":
         if self.tracing_enabled and not tracing.is_installed():
             raise ValueError(
                 f"{ENV_PREFIX}TRACING_ENABLED=true needs OpenTelemetry, which is not installed; "
@@ -204,10 +206,6 @@ class Settings(BaseSettings):
                     f"{origin} is no origin; name each site in full and without a path, https://photos.example.org"
                 )
         return origins
-
-    @property
-    def num_codec_processes(self) -> int:
-        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":
@@ -236,6 +234,10 @@ class Settings(BaseSettings):
                 f"({ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}); raise the first or lower the second"
             )
         return self
+
+    @property
+    def num_codec_processes(self) -> int:
+        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
 
 def is_loopback(host: str) -> bool:

@@ -78,6 +78,6 @@ export class Problem extends Error {
   }
 
   get isPassing() {
-    return [429, 503].includes(this.status) && this.name !== "device-broken";
+    return [429, 503, 507].includes(this.status) && this.name !== "device-broken";
   }
 }

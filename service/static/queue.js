@@ -14,6 +14,7 @@ export class Queue extends EventTarget {
   #numActive = 0;
   #openAt = 0;
   #keys;
+  #numDeclined = 0; // how often no key was given when one was asked for
 
   // `keys`: see key.js
   constructor(keys) {
@@ -23,7 +24,8 @@ export class Queue extends EventTarget {
 
   add(photo, settings) {
     photo.abort?.abort();
-    Object.assign(photo, { settings, abort: new AbortController(), attempts: 0, problem: null, result: null });
+    const fresh = { abort: new AbortController(), attempts: 0, problem: null, result: null, numDeclined: this.#numDeclined };
+    Object.assign(photo, fresh, { settings });
     this.#update(photo, { state: "waiting", sent: 0 });
     this.#waiting.push(photo);
     this.#next();
@@ -73,7 +75,9 @@ export class Queue extends EventTarget {
       try {
         this.#update(photo, { state: "sending", sent: 0 });
         const onProgress = (sent) => this.#update(photo, { state: sent < 1 ? "sending" : "restoring", sent });
-        return await restore(photo.file, { settings: photo.settings, key, needsPreview, signal, onProgress });
+        const result = await restore(photo.file, { settings: photo.settings, key, needsPreview, signal, onProgress });
+        signal.throwIfAborted(); // it may have been removed while its answer was being read
+        return result;
       } catch (problem) {
         await this.#mendOrThrow(photo, problem, key, signal);
       }
@@ -82,12 +86,14 @@ export class Queue extends EventTarget {
 
   // Returns when it is worth trying once more.
   async #mendOrThrow(photo, problem, key, signal) {
-    if (problem instanceof Problem && problem.status === 401) {
+    signal.throwIfAborted();
+    if (problem instanceof Problem && problem.status === 401 && photo.numDeclined === this.#numDeclined) {
       this.#update(photo, { state: "paused", pause: "Waits for a key" });
       if (await this.#keys.ask(key, problem)) {
         signal.throwIfAborted();
         return;
       }
+      this.#decline(problem);
     }
     photo.attempts += 1;
     if (!(problem instanceof Problem && problem.isPassing) || photo.attempts >= MOST_ATTEMPTS) {
@@ -96,6 +102,14 @@ export class Queue extends EventTarget {
     const seconds = Math.max(1, problem.retryAfterSeconds ?? USUAL_WAIT_SECONDS);
     this.#openAt = Math.max(this.#openAt, Date.now() + seconds * 1000);
     photo.problem = problem;
+  }
+
+  // Whoever has no key is not asked again for each photograph that was there by then.
+  #decline(problem) {
+    this.#numDeclined += 1;
+    for (const photo of this.#waiting.splice(0)) {
+      this.#update(photo, { state: "failed", problem });
+    }
   }
 
   async #untilOpen(photo, signal) {

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
@@ -236,6 +237,27 @@ def test_a_batch_that_fails_fails_for_those_in_it_and_the_next_one_is_computed(
     assert batcher.broken is None
 
 
+class Growing(Doubler):
+    """Each batch's map has a plane more than the last: those of one call cannot be joined."""
+
+    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().detect(tiles).repeat(1, len(self.batches), 1, 1)
+
+
+def test_answers_that_cannot_be_joined_fail_the_call_and_the_next_one_is_computed(
+    batcher: TileBatcher, threads: ThreadPoolExecutor
+) -> None:
+    growing = Growing()
+    growing.gate.set()
+    with structlog.testing.capture_logs() as lines:
+        answer = threads.submit(SharedGenerator(batcher, growing, job(6)).detect, tiles(*range(6)))
+        with pytest.raises(RuntimeError, match="must match"):
+            answer.result(timeout=30)
+    assert [line["event"] for line in lines] == ["a batch failed"]
+    following = threads.submit(SharedGenerator(batcher, growing, job()).fill, tiles(3), tiles(1))
+    assert following.result(timeout=30).flatten()[0] == 4
+
+
 def test_a_device_that_has_failed_answers_nobody_any_more(asking: Asking, batcher: TileBatcher) -> None:
     def fail(tiles: Tensor) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore of it")
@@ -282,6 +304,27 @@ def test_closing_fails_what_waits(threads: ThreadPoolExecutor) -> None:
     assert running.result().flatten()[0] == 0
     with pytest.raises(DeviceBroken, match="stopping"):
         SharedGenerator(batcher, generator, job()).detect(tiles(1))
+
+
+def test_a_photo_does_not_wait_while_its_own_tiles_are_computed(asking: Asking) -> None:
+    alone = job(3)
+    answers = [asking.detect(alone, value) for value in (0.0, 1.0, 2.0)]
+    threading.Event().wait(0.3)
+    asking.generator.gate.set()
+    for answer in answers:
+        answer.result()
+    assert alone.waited_seconds < 0.1
+
+
+def test_a_photo_waits_while_the_tiles_of_another_are_computed(asking: Asking) -> None:
+    asking.detect(job(), 0.0)
+    other = job(2)
+    answers = [asking.detect(other, value) for value in (1.0, 2.0)]
+    threading.Event().wait(0.3)
+    asking.generator.gate.set()
+    for answer in answers:
+        answer.result()
+    assert 0.3 <= other.waited_seconds < 0.5  # once, although two calls waited
 
 
 class ByFirstTile(Doubler):

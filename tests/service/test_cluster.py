@@ -38,7 +38,7 @@ import ray
 from ray import serve
 
 from restoration.errors import ReleaseInvalid
-from service.cluster import APPLICATION, deploy, stop
+from service.cluster import APPLICATION, deploy, main, stop
 from service.cluster_settings import ClusterSettings
 from service.settings import Settings
 
@@ -108,6 +108,14 @@ def wait_for(condition, what: str, timeout_seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < give_up_at, what
         time.sleep(0.1)
+
+
+def test_a_wrong_setting_of_the_cluster_is_named_by_its_own_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RESTORE_CLUSTER_MAX_REPLICAS", "abc")
+    assert main([]) == 2
+    assert "cannot start: RESTORE_CLUSTER_MAX_REPLICAS=abc: Input should be a valid integer" in capsys.readouterr().err
 
 
 def test_an_answer_has_one_id_the_callers_where_there_is_one(client: httpx.Client) -> None:

@@ -58,6 +58,8 @@ def test_any_other_error_is_told_and_keeps_the_worker(pool: CodecPool) -> None:
     before = pool.process_ids()
     with pytest.raises(RuntimeError, match="ValueError: invalid literal"):
         pool.call(60, int, "x")
+    with pytest.raises(RuntimeError, match="5,000 arrays"):
+        pool.call(60, eval, "[__import__('numpy').ones(1) for _ in range(5000)]")
     assert pool.process_ids() == before
 
 
@@ -170,6 +172,18 @@ def test_a_process_that_cannot_start_refuses_the_call_and_the_next_one_is_made(
             pool.call(60, abs, -1)
     (started_in_its_place,) = pool.process_ids()
     os.waitid(os.P_PID, started_in_its_place, os.WEXITED | os.WNOWAIT)
+    assert pool.call(60, abs, -1) == 1
+    pool.close()
+
+
+def test_processes_that_cannot_be_started_in_advance_are_started_when_they_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = CodecPool(2, MEMORY_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/nowhere/python")
+        with pytest.raises(OSError, match="No such file"):
+            pool.start()
     assert pool.call(60, abs, -1) == 1
     pool.close()
 

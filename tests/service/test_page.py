@@ -322,8 +322,45 @@ def test_an_error_says_what_to_do_and_the_photo_can_be_removed(page: Page) -> No
     assert shown_states(page) == []
 
 
+HOLD_READING = """([kind, name]) => {
+    const read = globalThis[kind].prototype[name];
+    const open = URL.createObjectURL, close = URL.revokeObjectURL;
+    const addresses = new Set();
+    URL.createObjectURL = (file) => { const address = open.call(URL, file); addresses.add(address); return address; };
+    URL.revokeObjectURL = (address) => { addresses.delete(address); close.call(URL, address); };
+    const held = Promise.withResolvers(), mayGoOn = Promise.withResolvers(), hasRead = Promise.withResolvers();
+    globalThis[kind].prototype[name] = async function () {
+        held.resolve();
+        await mayGoOn.promise;
+        setTimeout(hasRead.resolve, 200);
+        return read.call(this);
+    };
+    window.untilHeld = () => held.promise;
+    window.addressesAtTheEnd = async () => { mayGoOn.resolve(); await hasRead.promise; return [...addresses]; };
+}"""
+"""What is read of an answer is held; addresses of files in memory are noted."""
+
+
 @needs_chromium
-@pytest.mark.parametrize(("status", "name"), [(503, "queue-full"), (429, "quota-exceeded")])
+@pytest.mark.parametrize(
+    ("answers", "reading"),
+    [([], ["Response", "formData"]), ([problem(401, "key-missing")], ["Blob", "text"])],
+    ids=["restored", "refused"],
+)
+def test_a_photo_that_is_removed_while_its_answer_is_being_read_leaves_nothing_behind(
+    page: Page, answers: list[dict[str, Any]], reading: list[str]
+) -> None:
+    answer_instead(page, *answers)
+    page.evaluate(HOLD_READING, reading)
+    choose(page, photo_file())
+    page.evaluate("untilHeld()")
+    page.get_by_role("button", name="Remove old.png").click()
+    assert page.evaluate("addressesAtTheEnd()") == []
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+@needs_chromium
+@pytest.mark.parametrize(("status", "name"), [(503, "queue-full"), (429, "quota-exceeded"), (507, "no-room-for-files")])
 def test_a_busy_service_is_asked_again_when_it_said(page: Page, status: int, name: str) -> None:
     requests = answer_instead(page, problem(status, name, **{"Retry-After": "1"}))
     choose(page, photo_file())
@@ -367,6 +404,25 @@ def test_whoever_has_no_key_is_told_so_and_can_try_again(page: Page) -> None:
     expect(page.locator("#failure-title")).to_have_text("A key is needed")
     page.get_by_role("button", name="Try again").click()
     wait_for(page, "done")
+
+
+@needs_chromium
+def test_whoever_has_no_key_is_asked_once_for_all_photos_that_are_there(page: Page) -> None:
+    sent: list[Route] = []
+    page.route("**/restore?*", lambda route: sent.append(route))
+    choose(page, *(photo_file(f"{number}.png") for number in range(4)))
+    expect(page.locator('#photos [data-state="waiting"]')).to_have_count(2)
+    sent[0].fulfill(**problem(401, "key-missing"))
+    page.get_by_role("button", name="Not now").click()
+    expect(page.locator('#photos [data-state="failed"]')).to_have_count(3)
+    sent[1].fulfill(**problem(401, "key-missing"))
+    expect(page.locator('#photos [data-state="failed"]')).to_have_count(4)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert len(sent) == 2
+    with page.expect_request("**/restore?*"):
+        page.get_by_role("button", name="Try again").click()
+    sent[2].fulfill(**problem(401, "key-missing"))
+    expect(page.get_by_role("dialog")).to_be_visible()
 
 
 @needs_chromium

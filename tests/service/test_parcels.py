@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from restoration.photo import decode_photo
-from service.parcels import MAX_DESCRIPTORS, BadParcel, receive_parcel, send_parcel, share_array
+from service.parcels import (
+    MAX_ARRAYS,
+    MAX_DESCRIPTORS,
+    BadParcel,
+    TooManyArrays,
+    receive_parcel,
+    send_parcel,
+    share_array,
+)
 
 from .serving import encode, grey_photo
 
@@ -129,3 +137,11 @@ def test_more_arrays_than_descriptors_can_be_sent_are_copied(channel: Channel) -
     arrays = [share_array(np.full(3, index)) for index in range(MAX_DESCRIPTORS + 3)]
     send_parcel(channel[0], arrays)
     assert [array[0] for array in receive_parcel(channel[1])] == list(range(MAX_DESCRIPTORS + 3))
+
+
+def test_as_many_arrays_cross_as_a_message_holds_and_one_more_is_said_to_be_too_many(channel: Channel) -> None:
+    arrays = [np.full(1, index) for index in range(MAX_ARRAYS)]
+    send_parcel(channel[0], arrays)
+    assert [array[0] for array in receive_parcel(channel[1], shared=())] == list(range(MAX_ARRAYS))
+    with pytest.raises(TooManyArrays, match="4,097 arrays, but a message holds 4,096"):
+        send_parcel(channel[0], [*arrays, np.zeros(1)])

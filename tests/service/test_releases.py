@@ -200,14 +200,21 @@ def test_a_release_that_could_not_be_read_is_tried_again(
 def test_a_store_that_cannot_be_read_any_more_is_named(
     make_client: MakeClient, own_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = make_client(model_store=own_store)
+    refused = publish(own_store)
+    (own_store / refused / "generator.safetensors").write_bytes(b"no weights")
+    client = make_client(model_store=own_store, store_poll_seconds=3600)
 
     def fail(self: Path) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "iterdir", fail)
-    problem = assert_problem(client.get("/models"), 503, "not-ready")
-    assert problem["detail"] == f"the model store {own_store} cannot be read: Input/output error"
+    models = client.get("/models").json()
+    assert models["store_problem"] == f"the model store {own_store} cannot be read: Input/output error"
+    assert (models["active"], models["reason"]) == ("0001", None)
+    assert [(each["version"], each["state"]) for each in models["releases"]] == [
+        (refused, "refused"),
+        ("0001", "active"),
+    ]
     assert client.post("/restore", content=PHOTO).status_code == 200
 
 

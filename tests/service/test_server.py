@@ -287,6 +287,21 @@ def test_sigterm_drains_finishes_what_is_in_flight_and_exits_with_0(store: Path)
         assert service.process.wait(timeout=STOP_TIMEOUT_SECONDS) == 0
 
 
+def test_a_photo_that_is_not_done_when_the_grace_is_over_is_answered_with_503(store: Path) -> None:
+    scan = encode(grey_photo(6000, 6000), "JPEG")
+    settings = {"RESTORE_MODEL_STORE": str(store), "RESTORE_SHUTDOWN_GRACE_SECONDS": "1"}
+    with ServiceProcess(settings) as service, ThreadPoolExecutor(1) as caller:
+        service.wait_until_ready()
+        in_flight = caller.submit(httpx.post, f"{service.client.base_url}/restore", content=scan, timeout=120)
+        wait_for_metric(service, "restore_requests_in_progress", 1)
+        service.process.send_signal(signal.SIGTERM)
+        answer = in_flight.result()
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:photo-restoration:problem:draining")
+        assert int(answer.headers["retry-after"]) > 0
+        assert service.process.wait(timeout=STOP_TIMEOUT_SECONDS) == 0
+    assert not [line for line in service.log if "Traceback" in line or "never retrieved" in line]
+
+
 def test_an_address_open_to_strangers_is_refused(store: Path) -> None:
     started = subprocess.run(
         [sys.executable, "-m", "service"],

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from service.__main__ import main
@@ -87,11 +88,22 @@ def test_misspelt_variables_are_named() -> None:
     assert unknown_settings(environment) == ["RESTORE_PROT"]
 
 
+def test_a_precision_that_cannot_be_had_is_named_by_its_own_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    monkeypatch.setenv("RESTORE_DEVICE", "cpu")
+    monkeypatch.setenv("RESTORE_PRECISION", "int8")
+    assert main() == 2
+    assert "RESTORE_PRECISION: precision is int8, but" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
         ("RESTORE_PORT", "eighty", "RESTORE_PORT=eighty: Input should be a valid integer"),
         ("RESTORE_DEADLINE_SECONDS", "0", "RESTORE_DEADLINE_SECONDS=0: Input should be greater than 0"),
+        ("RESTORE_MAX_PAGES", "4097", "RESTORE_MAX_PAGES=4097: Input should be less than or equal to 4096"),
         ("RESTORE_HOST", "0.0.0.0", "RESTORE_HOST=0.0.0.0 can be reached from other machines"),
         ("RESTORE_API_KEYS_FILE", "/nowhere/keys.toml", "RESTORE_API_KEYS_FILE: /nowhere/keys.toml cannot be read"),
         ("RESTORE_CORS_ORIGINS", "*", "RESTORE_CORS_ORIGINS=*: Value error, * is no origin"),
