@@ -1,4 +1,4 @@
-"""`python -m archive`: restore, status, report, verify."""
+"""`python -m archive`: restore, sensitivity, status, report, verify."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import stamina
 import typer
 from rich.console import Console
+from rich.progress import track
 
 from archive.client import Client
 from archive.errors import ArchiveError, CollectionError, RunStopped
@@ -22,6 +23,14 @@ from archive.outputs import explain
 from archive.progress import Count, shown_progress
 from archive.report import write_report
 from archive.run import Bounds, Goal, Places, Run, Tally, photos_of
+from archive.sensitivity import (
+    LEAST,
+    SENSITIVITIES,
+    Reaction,
+    ask_about,
+    choose_sensitivity,
+    count_altered,
+)
 from archive.trees import Selection, Tree, expect_apart, open_tree
 from archive.verify import verify
 from archive.ways import Options, OverHttp, Way
@@ -49,14 +58,25 @@ JournalFile = Annotated[
     Path | None,
     typer.Option("--journal", help="The journal's file; by default in DESTINATION, for a bucket in this folder."),
 ]
+Server = Annotated[list[str] | None, typer.Option(help="Address of a service; give it once for each.")]
+Local = Annotated[bool, typer.Option("--local", help="Use this machine's device, without a service.")]
+Include = Annotated[list[str] | None, typer.Option(help="Names or paths to take; by default those of photos.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="Names or paths to leave out.")]
+AtOnce = Annotated[
+    int | None, typer.Option(help="Photos in the works; by default 8, with --local and --ray 2 a core.", min=1)
+]
+MaxBytes = Annotated[int, typer.Option(help="Bytes of one file; more is a failure.", min=1)]
+Patience = Annotated[float, typer.Option(help="How long to wait for a service that is away.", min=0)]
+ModelStore = Annotated[str, typer.Option(help="With --local and --ray: folder or address (s3://...) of the releases.")]
+Device = Annotated[str, typer.Option(help="With --local and --ray: auto, cpu, cuda or cuda:N.")]
 
 
 @app.command("restore")
 def restore_command(
     source: Annotated[str, typer.Argument(help="Folder or address (s3://...) of the photos; subfolders too.")],
     destination: Annotated[str, typer.Argument(help="Where the restored photos go, with the same names.")],
-    server: Annotated[list[str] | None, typer.Option(help="Address of a service; give it once for each.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Use this machine's device, without a service.")] = False,
+    server: Server = None,
+    local: Local = False,
     ray: Annotated[str | None, typer.Option("--ray", help="Address of a Ray cluster; auto for this node's.")] = None,
     journal: JournalFile = None,
     mode: Annotated[Literal["auto", "tile", "resize"], typer.Option(help="As of the service.")] = "auto",
@@ -70,22 +90,16 @@ def restore_command(
     redo: Annotated[
         bool, typer.Option("--redo", help="Restore anew what was restored by another release or with other options.")
     ] = False,
-    include: Annotated[
-        list[str] | None, typer.Option(help="Names or paths to take; by default those of photos.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Names or paths to leave out.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     limit: Annotated[int | None, typer.Option(help="Restore at most so many in this run.", min=1)] = None,
     only_damaged: Annotated[bool, typer.Option("--only-damaged", help="Write photos with damage only.")] = False,
     damage_maps: Annotated[str | None, typer.Option(help="Folder or address for maps of what was found.")] = None,
-    at_once: Annotated[
-        int | None, typer.Option(help="Photos in the works; by default 8, with --local and --ray 2 a core.", min=1)
-    ] = None,
-    max_bytes: Annotated[int, typer.Option(help="Bytes of one file; more is a failure.", min=1)] = Bounds.max_bytes,
-    patience_seconds: Annotated[float, typer.Option(help="How long to wait for a service that is away.", min=0)] = 600,
-    model_store: Annotated[
-        str, typer.Option(help="With --local and --ray: folder or address (s3://...) of the releases.")
-    ] = str(STORE),
-    device: Annotated[str, typer.Option(help="With --local and --ray: auto, cpu, cuda or cuda:N.")] = "auto",
+    at_once: AtOnce = None,
+    max_bytes: MaxBytes = Bounds.max_bytes,
+    patience_seconds: Patience = 600,
+    model_store: ModelStore = str(STORE),
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be restored, and stop.")] = False,
 ) -> None:
     """Restore every photo of SOURCE into DESTINATION, by a service (--server), on this machine (--local) or on a Ray
@@ -100,8 +114,7 @@ def restore_command(
     options = Options(mode, sensitivity, denoise, damage_maps=damage_maps is not None)
     places = Places(open_tree(source), open_tree(destination), open_tree(damage_maps) if damage_maps else None)
     expect_places_apart(places)
-    selection = Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
-    bounds = Bounds(selection, limit, max_bytes)
+    bounds = Bounds(select(include, exclude), limit, max_bytes)
     journal_path = journal or default_journal(places.destination)
     expect_folder(places.source)
     if dry_run:
@@ -181,6 +194,54 @@ def over_http(
     return way
 
 
+@app.command("sensitivity")
+def sensitivity_command(
+    source: Annotated[str, typer.Argument(help="Folder or address (s3://...) of photos without any damage.")],
+    server: Server = None,
+    local: Local = False,
+    release: Annotated[str | None, typer.Option(help="Such as 0004; by default the active one.")] = None,
+    unchanged: Annotated[
+        float, typer.Option(help="The share of the photos that must stay as they are.", min=0, max=1)
+    ] = 0.95,
+    include: Include = None,
+    exclude: Exclude = None,
+    limit: Annotated[int | None, typer.Option(help="Ask about at most so many.", min=1)] = None,
+    at_once: AtOnce = None,
+    max_bytes: MaxBytes = Bounds.max_bytes,
+    patience_seconds: Patience = 600,
+    model_store: ModelStore = str(STORE),
+    device: Device = "auto",
+) -> None:
+    """Find the sensitivity that suits a collection, by photos of it that you know to be undamaged: how many of them
+    each one would alter. Nothing is written.
+
+    Exit code 0 with the sensitivity in the last line, 1 when photos failed, which are listed, or when each sensitivity
+    alters too many, 2 for what must be mended before a start, 3 when no photo could be restored any more.
+    """
+    if bool(server) == local:
+        raise CollectionError("say one of --server ADDRESS and --local")
+    tree = open_tree(source)
+    expect_folder(tree)
+    entries = list(islice(photos_of(tree, select(include, exclude), say_unlisted), limit))
+    if not entries:
+        raise CollectionError(f"{tree.address} holds no photos; name a folder of undamaged ones")
+    way = open_way(
+        server or (),
+        None,
+        LEAST,
+        release,
+        model_store=model_store,
+        device=device,
+        at_once=at_once,
+        patience_seconds=patience_seconds,
+    )
+    with closing(way):
+        asked = ask_about(way, tree, entries, max_bytes)
+        reactions = list(track(asked, "asking", len(entries), console=console, transient=True))
+    if not tell_sensitivities(reactions, unchanged):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
 @app.command("status")
 def status_command(destination: Destination, journal: JournalFile = None) -> None:
     """Count what is done, and what failed for which reason; while a run goes on, too."""
@@ -258,6 +319,10 @@ def expect_places_apart(places: Places) -> None:
         )
 
 
+def select(include: Sequence[str] | None, exclude: Sequence[str] | None) -> Selection:
+    return Selection(tuple(include or DEFAULTS.include), tuple(exclude or ()))
+
+
 def expect_folder(source: Tree) -> None:
     """Raises CollectionError for a folder that is not there, before one for the results is made."""
     if source.is_local and not Path(source.root).is_dir():
@@ -321,6 +386,26 @@ def tell(tally: Tally, journal: Journal) -> None:
         say(f"  {printable(record.path)}: {record.reason}: {record.detail}")
     if num_failed > MOST_FAILURES_LISTED:
         say(f"  and {num_failed - MOST_FAILURES_LISTED:,} more: python -m archive report has them all")
+
+
+def tell_sensitivities(reactions: Sequence[Reaction], unchanged_share: float) -> bool:
+    """What was found; whether all of it was, and a sensitivity that will do."""
+    failed = [each for each in reactions if each.failure]
+    altered_from = [each.altered_from for each in reactions if not each.failure]
+    for each in failed:
+        say(f"  {printable(each.path)}: {each.failure}")
+    if not altered_from:
+        return False
+    print(f"sensitivity  altered, of {len(altered_from):,}")
+    for sensitivity in SENSITIVITIES:
+        num_altered = count_altered(altered_from, sensitivity)
+        print(f"{sensitivity:11.1f}  {num_altered:7,}  {num_altered / len(altered_from):6.1%}")
+    chosen = choose_sensitivity(altered_from, unchanged_share)
+    if chosen is None:
+        say(f"each sensitivity alters more than {1 - unchanged_share:.0%} of them; are all of them undamaged?")
+    else:
+        print(f"--sensitivity {chosen:g} leaves at least {unchanged_share:.0%} of them as they are")
+    return chosen is not None and not failed
 
 
 def list_what_is_left(goal: Goal, bounds: Bounds, journal: Journal | None) -> None:

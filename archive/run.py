@@ -156,13 +156,7 @@ class Run:
             self._note_failed(entry, PhotoFailed("internal-error", repr(error)[:500]))
 
     def _bring_up_to_date(self, entry: Entry, known: Record | None) -> None:
-        if entry.num_bytes > self._bounds.max_bytes:
-            raise PhotoFailed(
-                "file-too-large",
-                f"the file has {entry.num_bytes:,} bytes, and the limit is {self._bounds.max_bytes:,}; raise it with "
-                "--max-bytes",
-            )
-        photo = self._read(entry)
+        photo = read_photo(self._places.source, entry, self._bounds.max_bytes)
         source_sha256 = sha256_of(photo)
         same = replace(known, stamp=entry.stamp) if known and known.source_sha256 == source_sha256 else None
         if same and self._goal.is_reached(entry, same):  # touched, but not changed
@@ -206,12 +200,6 @@ class Run:
         )
         self._journal.note(done)
         self.tally.add(num_restored=1, num_damaged=int(restored.damage_ratio > 0), num_pixels=height_px * width_px)
-
-    def _read(self, entry: Entry) -> bytes:
-        try:
-            return self._places.source.read(entry.path)
-        except OSError as error:
-            raise PhotoFailed("source-unreadable", explain(error)) from error
 
     def _maps_to_change(self, known: Record, source_sha256: str) -> Tree | None:
         """Where the photo's map is to be written, or one of before removed. None if neither: a run that makes no maps
@@ -303,6 +291,19 @@ def photos_of(source: Tree, selection: Selection, on_unreadable: OnUnreadable) -
             on_unreadable(path, error)
 
     return (entry for entry in source.entries(tell) if selection.takes(entry.path))
+
+
+def read_photo(source: Tree, entry: Entry, max_bytes: int) -> bytes:
+    """Raises PhotoFailed."""
+    if entry.num_bytes > max_bytes:
+        raise PhotoFailed(
+            "file-too-large",
+            f"the file has {entry.num_bytes:,} bytes, and the limit is {max_bytes:,}; raise it with --max-bytes",
+        )
+    try:
+        return source.read(entry.path)
+    except OSError as error:
+        raise PhotoFailed("source-unreadable", explain(error)) from error
 
 
 def measure(content: bytes) -> tuple[int, int]:
