@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 from skimage import data
 
 from restoration.errors import (
@@ -223,6 +223,16 @@ class TestJpeg:
         assert after.quantization == reopen(save(RGB, "JPEG", quality=90)).quantization
         assert "progressive" in after.info
         assert after.layer[0][1:3] == (2, 1)
+
+    @pytest.mark.parametrize("shape", [(400, 400, 3), (20_000, 3, 3)])
+    def test_a_grainy_progressive_photo_can_be_encoded_anew(self, shape):
+        grain = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8) * 255
+        photo = decode_photo(save(np.zeros_like(grain), "JPEG", progressive=True, subsampling=0, quality=60))
+        before = ImageFile.MAXBLOCK
+        after = reopen(encode_photo(photo, np.atleast_3d(grain), quality=100))
+        assert "progressive" in after.info
+        np.testing.assert_allclose(np.asarray(after), grain, atol=8)
+        assert ImageFile.MAXBLOCK == before
 
     def test_samples_stored_as_rgb_stay_so(self):
         photo = decode_photo(save(RGB, "JPEG", keep_rgb=True, subsampling=0))
