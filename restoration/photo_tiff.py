@@ -51,7 +51,15 @@ from restoration.photo_tags import (
     read_tags,
 )
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
-from restoration.tiff_segments import DEFLATE, HORIZONTAL, LOSSLESS, Scheme, Segmentation, encode_segment
+from restoration.tiff_segments import (
+    DEFLATE,
+    HORIZONTAL,
+    LOSSLESS,
+    WITH_PREDICTOR,
+    Scheme,
+    Segmentation,
+    encode_segment,
+)
 
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _NUM_CHANNELS, _STRIP_HEIGHT, _STRIP_BYTES = 266, 273, 277, 278, 279
@@ -283,6 +291,13 @@ def _check_kind(layout: Tags) -> None:
         )
     if _number(layout, _PREDICTOR, 1) not in (1, HORIZONTAL) or _number(layout, _DEPTH, 1) != 1:
         raise UnsupportedPhoto("the TIFF holds a volume, or a predictor for other samples; save it as a plain TIFF")
+    # Some readers pass over such a tag and others add samples up, so that nobody knows what the photo looks like
+    is_predictable = compression in WITH_PREDICTOR and bits <= {8, 16}
+    if _number(layout, _PREDICTOR, 1) == HORIZONTAL and not is_predictable and compression != _JPEG:
+        raise UnsupportedPhoto(
+            f"the TIFF has a predictor where there is none, at {max(bits)} bits a channel and compression "
+            f"{compression}; save it anew, with LZW or deflate if it is to have one"
+        )
     extra_channels = _numbers(layout, _EXTRA_SAMPLES, ())
     if extra_channels not in ((), (_STRAIGHT_ALPHA,)):
         raise UnsupportedPhoto(
