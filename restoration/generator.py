@@ -37,6 +37,8 @@ LEAK = 0.2
 """The slope of the U-Nets' activations below 0."""
 COARSEST_FILL_PX = 4
 """Side of the smallest copy of a tile from which the smooth fill is made."""
+TILE_MULTIPLE_PX = 32
+"""What the side of a tile for our networks is a multiple of; so no cell of theirs is larger."""
 
 
 class Generator(nn.Module):
@@ -160,6 +162,8 @@ class DetectFillConfig:
     """For damage to be repaired at the default sensitivity, see `restoration.masks`; so high while not calibrated."""
 
     def __post_init__(self) -> None:
+        for network in ("detector", "filler", "denoiser", "verifier"):
+            self._check_shape(network)
         for name in CALIBRATED:
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a finite number")
@@ -174,6 +178,15 @@ class DetectFillConfig:
             raise ValueError("filler_prefills needs filler_keeps: what is taken is added to what is kept")
         if self.verifier_channels and not self.detector_context:
             raise ValueError("a verifier needs detector_context of at least 1: it tells itself as much as the detector")
+
+    def _check_shape(self, network: str) -> None:
+        channels, dilations = getattr(self, f"{network}_channels"), getattr(self, f"{network}_dilations")
+        if min((*channels, *dilations), default=1) < 1:
+            raise ValueError(f"the {network} has channels {channels} and dilations {dilations}, expected at least 1")
+        if TILE_MULTIPLE_PX % (1 << len(channels)):
+            raise ValueError(
+                f"{network}_channels are of {len(channels)} levels, expected at most 5, for cells of 32 px"
+            )
 
 
 class ResidualConv(nn.Module):
@@ -519,7 +532,7 @@ class DetectFill(Generator):
     """
 
     architecture = "detect-fill"
-    tile_multiple_px = 32
+    tile_multiple_px = TILE_MULTIPLE_PX
     conditions = ("see_through",)
 
     def __init__(self, config: DetectFillConfig | None = None) -> None:
@@ -709,7 +722,7 @@ def build_generator(architecture: str, config: Mapping[str, object]) -> Generato
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
     try:
         return generator_type(config_type(**values))
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise ReleaseInvalid(f"{architecture} cannot be built from config {dict(config)}: {error}") from error
 
 

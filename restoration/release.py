@@ -83,7 +83,8 @@ class Manifest(BaseModel):
     def _stays_inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
         for name in files:
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name or name in ("", "."):
+            leads_out = path.is_absolute() or ".." in path.parts or "\\" in name
+            if leads_out or str(path) != name or name in ("", ".") or not name.isprintable():
                 raise ValueError(f"{name!r} is not a plain path inside the release")
         return files
 

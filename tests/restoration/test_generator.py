@@ -117,6 +117,11 @@ def test_an_unknown_config_field_is_refused_by_name(architecture):
     [
         ("detect-fill", {"detector_channels": 32}),
         ("detect-fill", {"filler_channels": []}),
+        ("detect-fill", {"filler_channels": [8, 0, 16, 24]}),
+        ("detect-fill", {"detector_channels": [8, 8, 8, 8, 8, 8]}),  # cells of 64 px, where tiles are multiples of 32
+        ("detect-fill", {"detector_dilations": [1, 0]}),
+        ("detect-fill", {"verifier_dilations": [-1]}),
+        ("detect-fill", {"required_evidence": 10**400}),
         ("detect-fill", {"filler_channels": [8, "12", 16, 24]}),
         ("detect-fill", {"required_evidence": float("inf")}),
         ("detect-fill", {"detector_shift": float("nan")}),
