@@ -319,7 +319,7 @@ def _write(
         case "jpeg":
             if isinstance(photo.traits, JpegTraits):
                 return reencode_jpeg(plain, photo.traits, quality, history)
-            return write_jpeg(plain, metadata, quality)
+            return write_jpeg(plain, photo.metadata, quality, history)
         case "png":
             if isinstance(photo.traits, PngTraits):
                 return rewrite_png_with_8_bits(to_8_bit(plain.samples), photo.traits, history)

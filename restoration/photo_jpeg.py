@@ -14,7 +14,7 @@ import io
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from PIL import JpegImagePlugin
@@ -87,10 +87,12 @@ def open_jpeg(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedP
     )
 
 
-def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None) -> bytes:
+def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None, history: History | None = None) -> bytes:
     """plain: 8-bit L, RGB or CMYK; written at `quality` or 95, 4:4:4, with the metadata that fit JPEG's segments of
     64 KiB (ICC profiles may take many). Of longer EXIF the orientation is kept, without which it would lie askew."""
     output = io.BytesIO()
+    if history:
+        metadata = replace(metadata, xmp=_add_fitting_history(metadata.xmp or b"", history))
     to_picture(plain).save(
         output, "JPEG", quality=quality or DEFAULT_QUALITY, subsampling=0, **_metadata_options(metadata)
     )
@@ -240,19 +242,23 @@ def _without_resource_thumbnail(segments: Sequence[Segment]) -> Sequence[Segment
 
 
 def _with_history(segments: Sequence[Segment], history: History | None) -> Sequence[Segment]:
-    """In the XMP, or in one of its own behind what should stand first (JFIF, EXIF); left out if it is too big."""
+    """In the XMP, or in one of its own behind what should stand first (JFIF, EXIF)."""
     if history is None:
         return segments
     is_xmp = [segment.marker == _APP1 and segment.payload.startswith(_XMP_PREFIX) for segment in segments]
     at = is_xmp.index(True) if any(is_xmp) else None
     xmp = segments[at].payload.removeprefix(_XMP_PREFIX) if at is not None else None
-    payload = _XMP_PREFIX + add_history(xmp, history)
-    if len(payload) > _MAX_PAYLOAD_BYTES:
-        return segments
+    segment = Segment(_APP1, _XMP_PREFIX + _add_fitting_history(xmp or b"", history))
     if at is not None:
-        return [*segments[:at], Segment(_APP1, payload), *segments[at + 1 :]]
+        return [*segments[:at], segment, *segments[at + 1 :]]
     first = sum(segment.payload.startswith((_JFIF_PREFIX, _EXIF_PREFIX)) for segment in segments)
-    return [*segments[:first], Segment(_APP1, payload), *segments[first:]]
+    return [*segments[:first], segment, *segments[first:]]
+
+
+def _add_fitting_history(xmp: bytes, history: History) -> bytes:
+    """The XMP with the entry, or without where a segment has no room for both."""
+    longer = add_history(xmp, history)
+    return longer if len(_XMP_PREFIX + longer) <= _MAX_PAYLOAD_BYTES else xmp
 
 
 def _pack_segment(segment: Segment) -> bytes:
