@@ -86,6 +86,8 @@ class Manifest(BaseModel):
             leads_out = path.is_absolute() or ".." in path.parts or "\\" in name
             if leads_out or str(path) != name or name in ("", ".") or not name.isprintable():
                 raise ValueError(f"{name!r} is not a plain path inside the release")
+            if above := next((str(parent) for parent in path.parents if str(parent) in files), None):
+                raise ValueError(f"{above!r} is a file and the folder of {name!r}")
         return files
 
 
