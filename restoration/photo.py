@@ -88,7 +88,8 @@ class PhotoLimits:
             nonlocal num_pixels
             num_pixels += height_px * width_px
             if num_pixels > self.max_pixels:
-                raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels")
+                pages_px = num_pixels if num_pixels > height_px * width_px else None
+                raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels", pages_px=pages_px)
             if max(height_px, width_px) > self.max_side_px:
                 raise PhotoTooLarge(height_px, width_px, f"{self.max_side_px:,} pixels a side")
 

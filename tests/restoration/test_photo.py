@@ -640,7 +640,7 @@ class TestLimits:
     def test_the_limit_of_pixels_is_for_all_pages_together(self):
         encoded = save(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)])
         assert count_pixels(encoded, PhotoLimits(max_pixels=2 * 90 * 120)) == 2 * 90 * 120
-        with pytest.raises(PhotoTooLarge):
+        with pytest.raises(PhotoTooLarge, match=r"pages up to one of 120 x 90 .* 21,600 together.* 21,599 pixels"):
             decode_photo(encoded, PhotoLimits(max_pixels=2 * 90 * 120 - 1))
 
     @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
