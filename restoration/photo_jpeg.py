@@ -25,7 +25,7 @@ from restoration.photo_colours import Bytes, Cmyk, ColourModel, Direct
 from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, buffer_of, read_samples, to_picture
-from restoration.photo_tags import ORIENTATION, SHORT, Tag, pack_tags, without_thumbnail
+from restoration.photo_tags import EXIF_PREFIX, ORIENTATION, SHORT, Tag, pack_tags, without_thumbnail
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
 DEFAULT_QUALITY = 95
@@ -37,7 +37,6 @@ _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
 _JFIF_PREFIX = b"JFIF\0"
 _THUMBNAIL_SIZE_AT = 12  # in JFIF's segment: width and height, a byte each
-_EXIF_PREFIX = b"Exif\0\0"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _RESOURCE_PREFIX = b"Photoshop 3.0\0"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -218,7 +217,7 @@ def _is_colour_transform(segment: Segment) -> bool:
 def _without_thumbnail(segment: Segment) -> Segment:
     if segment.payload.startswith(_JFIF_PREFIX) and any(segment.payload[_THUMBNAIL_SIZE_AT:][:2]):
         return segment._replace(payload=segment.payload[:_THUMBNAIL_SIZE_AT] + bytes(2))
-    for prefix, cut in ((_EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
+    for prefix, cut in ((EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
         if segment.payload.startswith(prefix):
             return segment._replace(payload=prefix + cut(segment.payload.removeprefix(prefix)))
     return segment
@@ -251,7 +250,7 @@ def _with_history(segments: Sequence[Segment], history: History | None) -> Seque
     segment = Segment(_APP1, _XMP_PREFIX + _add_fitting_history(xmp or b"", history))
     if at is not None:
         return [*segments[:at], segment, *segments[at + 1 :]]
-    first = sum(segment.payload.startswith((_JFIF_PREFIX, _EXIF_PREFIX)) for segment in segments)
+    first = sum(segment.payload.startswith((_JFIF_PREFIX, EXIF_PREFIX)) for segment in segments)
     return [*segments[:first], segment, *segments[first:]]
 
 
@@ -315,8 +314,8 @@ def _metadata_options(metadata: Metadata) -> dict[str, Any]:
     if metadata.icc_profile and len(metadata.icc_profile) <= 255 * (_MAX_PAYLOAD_BYTES - 14):
         options["icc_profile"] = metadata.icc_profile
     if metadata.exif:
-        exif = _EXIF_PREFIX + metadata.exif
-        options["exif"] = exif if len(exif) <= _MAX_PAYLOAD_BYTES else _EXIF_PREFIX + _orientation_alone(metadata)
+        exif = EXIF_PREFIX + metadata.exif
+        options["exif"] = exif if len(exif) <= _MAX_PAYLOAD_BYTES else EXIF_PREFIX + _orientation_alone(metadata)
     if metadata.xmp and len(_XMP_PREFIX + metadata.xmp) <= _MAX_PAYLOAD_BYTES:
         options["xmp"] = metadata.xmp
     if metadata.dpi:
