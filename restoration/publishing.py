@@ -33,6 +33,7 @@ from restoration.release import (
     weight_names,
 )
 from restoration.restorer import Restorer
+from restoration.stores import alone_in
 
 MAX_PART_BYTES = 16 * 1024 * 1024
 LAST_NUMBER = "last_number"
@@ -197,10 +198,11 @@ def _last_number(store: Path) -> int:
 
 
 def _record_number(store: Path, number: int) -> None:
-    """A publisher that was overtaken may write a lower number; harmless, since the higher release is there to see."""
+    """It never goes down, even if publishers that were overtaken record theirs late."""
     written = store / f".incoming-{LAST_NUMBER}-{secrets.token_hex(4)}"
-    written.write_text(f"{max(number, _last_number(store))}\n", encoding="ascii")
-    written.replace(store / LAST_NUMBER)
+    with alone_in(store):
+        written.write_text(f"{max(number, _last_number(store))}\n", encoding="ascii")
+        written.replace(store / LAST_NUMBER)
 
 
 def _fsync_tree(folder: Path) -> None:

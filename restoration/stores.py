@@ -103,7 +103,7 @@ class MirroredStore:
         """From a copy if its manifest is the store's, or the store does not answer; else it is fetched first."""
         if not is_version(version):
             raise NoRelease(f"{self} holds no release {version!r}: that is no release's number")
-        with self._keeping_copies(), self._alone():
+        with self._keeping_copies(), alone_in(self._folder):
             copy = self._find_copy(version)
             try:
                 manifest = self._remote.read_manifest(version)
@@ -161,15 +161,17 @@ class MirroredStore:
                 "folder"
             ) from error
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process or thread is here meanwhile; they wait. The folder is made if it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _holds(path: Path, content: bytes) -> bool:
