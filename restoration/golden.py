@@ -67,7 +67,7 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
 
 
 def read_golden(release: Release) -> Golden:
-    """Raises ReleaseInvalid if the golden files are missing, undecodable or not of one size."""
+    """Raises ReleaseInvalid if the golden files are missing, undecodable, not of 8 bits or not of one size."""
     damaged, restored, damage_map = (_read_png(release, name) for name in (DAMAGED, RESTORED, DAMAGE_MAP))
     height_px, width_px = damaged.height_px, damaged.width_px
     if restored.samples.shape != damaged.samples.shape or damage_map.samples.shape != (height_px, width_px, 1):
@@ -115,11 +115,14 @@ def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> 
 
 def _read_png(release: Release, name: str) -> Photo:
     try:
-        return decode_photo(release.read(name))
+        photo = decode_photo(release.read(name))
     except PhotoError as error:
         raise ReleaseInvalid(
             f"release {release.version}: {name} cannot be decoded ({error}); publish it again"
         ) from error
+    if photo.samples.dtype != np.uint8:
+        raise ReleaseInvalid(f"release {release.version}: {name} has 16 bits a channel, expected 8; publish it again")
+    return photo
 
 
 def _read_part(release: Release, name: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 from safetensors.torch import save as save_safetensors
@@ -140,6 +141,8 @@ def _write_golden(folder: Path, release: Release, damaged_png: bytes) -> None:
     damaged = decode_photo(damaged_png)
     if damaged.format != "png":
         raise ReleaseInvalid(f"the golden photo is {damaged.format}, expected png: the self-test must be exact")
+    if damaged.samples.dtype != np.uint8:
+        raise ReleaseInvalid("the golden photo has 16 bits a channel, expected 8: tolerances are in levels of 0 to 255")
     generator = DeviceGenerator(load_generator(release), torch.device("cpu"), "float32")
     golden = make_golden(damaged, generator)
     (folder / DAMAGED).parent.mkdir()

@@ -90,8 +90,9 @@ def test_a_denoiser_is_tested_too(publish):
         ("golden/damaged.png", b"no picture", "cannot be decoded"),
         ("golden/restored.png", encode(np.zeros((9, 9, 3), np.uint8)), "not of one size"),
         ("golden/damage_map.png", encode(np.zeros((9, 9), np.uint8)), "not of one size"),
+        ("golden/damage_map.png", encode(np.zeros((240, 250), np.uint16)), "has 16 bits a channel, expected 8"),
     ],
-    ids=["damaged", "restored", "damage_map"],
+    ids=["damaged", "restored", "damage_map", "16 bits"],
 )
 def test_golden_files_that_are_none_are_refused(release, store, name, content, message):
     replace_file(release, name, content)

@@ -2,6 +2,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import numpy as np
 import pytest
 import torch
 from skimage import data
@@ -101,6 +102,8 @@ def test_weights_too_large_for_fp16_are_not_published(publish, store):
 def test_a_golden_photo_that_is_not_exact_is_refused(publish, store):
     with pytest.raises(ReleaseInvalid, match="expected png"):
         publish(golden=encode(data.astronaut()[:64, :64], "JPEG"))
+    with pytest.raises(ReleaseInvalid, match="16 bits a channel, expected 8"):
+        publish(golden=encode(data.camera()[:64, :64].astype(np.uint16) * 257))
     assert visible_and_hidden(store) == set()
 
 
