@@ -21,7 +21,7 @@ from restoration.damage_maps import encode_map
 from restoration.device import DeviceGenerator
 from restoration.errors import ReleaseInvalid
 from restoration.generator import Generator, config_of
-from restoration.golden import DAMAGE_MAP, DAMAGED, DENOISED, RESTORED, VERIFIED_MAP, make_golden
+from restoration.golden import DAMAGED, MAPS, make_golden
 from restoration.photo import decode_photo, encode_photo
 from restoration.release import (
     MANIFEST,
@@ -147,12 +147,8 @@ def _write_golden(folder: Path, release: Release, damaged_png: bytes) -> None:
     golden = make_golden(damaged, generator)
     (folder / DAMAGED).parent.mkdir()
     (folder / DAMAGED).write_bytes(damaged_png)
-    (folder / RESTORED).write_bytes(encode_photo(damaged, golden.restored))
-    (folder / DAMAGE_MAP).write_bytes(encode_map(golden.damage_map))
-    if golden.verified_map is not None:
-        (folder / VERIFIED_MAP).write_bytes(encode_map(golden.verified_map))
-    if golden.denoised is not None:
-        (folder / DENOISED).write_bytes(encode_photo(damaged, golden.denoised))
+    for name, made in golden.made.items():
+        (folder / name).write_bytes(encode_map(made) if name in MAPS else encode_photo(damaged, made))
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
