@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restoration.generator import UNet
 from restoration.openvino_models import Extent, Quantising, Watching, convolved, mean_extent, translate
 from restoration.quiet_openvino import openvino
+from restoration.unets import UNet
 
 CORE = openvino.Core()
 """The only one, and for as long as the process lives: it gives the thread that first compiles a stack for signals (AMX

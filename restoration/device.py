@@ -13,7 +13,8 @@ from restoration import cuda
 from restoration.cpu import CompiledConvolutions
 from restoration.errors import InvalidOption
 from restoration.freed_memory import keep_freed_memory
-from restoration.generator import Generator, UNet
+from restoration.generator import Generator
+from restoration.unets import UNet
 
 Precision = Literal["bfloat16", "float32", "int8"]
 """int8: float32, of which what is safely quantised is once it is known how far it reaches, see

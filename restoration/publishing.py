@@ -17,10 +17,11 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import save as save_safetensors
 
+from restoration.architectures import config_of
 from restoration.damage_maps import encode_map
 from restoration.device import DeviceGenerator
 from restoration.errors import ReleaseInvalid
-from restoration.generator import Generator, config_of
+from restoration.generator import Generator
 from restoration.golden import DAMAGED, MAPS, make_golden
 from restoration.photo import decode_photo, encode_photo
 from restoration.release import (

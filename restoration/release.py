@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from restoration.architectures import build_generator
 from restoration.errors import NoRelease, ReleaseInvalid
-from restoration.generator import Generator, build_generator
+from restoration.generator import Generator
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"

@@ -20,10 +20,10 @@ from torch import Tensor
 from restoration import cpu, device
 from restoration.cpu import CORE, CompiledConvolutions
 from restoration.device import DTYPES, DeviceGenerator, Precision
-from restoration.generator import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
 from restoration.openvino_models import Extent, mean_extent
 from restoration.release import Release
 from restoration.restorer import Restorer
+from restoration.unets import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
 
 from .small_generator import make_generator
 
@@ -385,7 +385,7 @@ def refuse(event, args):
 sys.addaudithook(refuse)
 import torch
 from restoration.cpu import CompiledConvolutions
-from restoration.generator import UNet
+from restoration.unets import UNet
 
 network = UNet(3, 1, (8, 12), (1,)).requires_grad_(False)
 network.compiled = CompiledConvolutions(torch.float32, 1)
@@ -418,7 +418,7 @@ SIGNALLED = """
 import signal, subprocess, sys, threading
 import torch
 from restoration.cpu import CompiledConvolutions
-from restoration.generator import UNet
+from restoration.unets import UNet
 
 signal.signal(signal.SIGCHLD, lambda *_: print("a child is gone", flush=True))
 held = []

@@ -8,8 +8,8 @@ import torch
 from skimage import data
 
 from restoration import publishing
+from restoration.architectures import build_generator
 from restoration.errors import ReleaseInvalid
-from restoration.generator import build_generator
 from restoration.publishing import MAX_PART_BYTES
 from restoration.release import list_releases, load_generator, read_release
 

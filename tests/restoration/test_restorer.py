@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from skimage import data
 
+from restoration.architectures import build_generator
 from restoration.cpu import UNDER_WAY
 from restoration.device import DeviceGenerator
 from restoration.errors import InvalidOption
-from restoration.generator import build_generator
 from restoration.passes import TilePass
 from restoration.photo import Photo, decode_photo, encode_photo
 from restoration.restorer import RestoreOptions, restore_photo
