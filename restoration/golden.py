@@ -10,11 +10,11 @@ from pathlib import PurePath
 
 import numpy as np
 
-from restoration.device import TileGenerator
 from restoration.errors import PhotoError, ReleaseInvalid
 from restoration.passes import Seen, TilePass
 from restoration.photo import Photo, decode_photo
 from restoration.release import GoldenTolerance, Release
+from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
 
 DAMAGED = "golden/damaged.png"

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import band_to_samples, stack_tiles, to_samples
+from restoration.tile_generator import TileGenerator
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
 from restoration.windows import copy_where, halve_mask, largest_within
 

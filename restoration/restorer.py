@@ -19,13 +19,11 @@ from typing import Literal, Self, TypedDict, Unpack, get_args
 import numpy as np
 import torch
 
-from restoration.cpu import UNDER_WAY
 from restoration.damage_maps import encode_map
 from restoration.device import (
     DeviceGenerator,
     Precision,
     PrecisionChoice,
-    TileGenerator,
     choose_batch_size,
     choose_device,
     choose_precision,
@@ -40,7 +38,9 @@ from restoration.photo_colours import bands_of, luma_of
 from restoration.pyramid import PyramidPass
 from restoration.release import Release, load_generator
 from restoration.stores import Store
+from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
+from restoration.under_way import UNDER_WAY
 
 Mode = Literal["auto", "tile", "resize"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -27,8 +27,8 @@ import structlog
 import torch
 from torch import Tensor
 
-from restoration.device import InFrontOf, TileGenerator
 from restoration.restorer import Mode
+from restoration.tile_generator import InFrontOf, TileGenerator
 from service.errors import DeviceBroken
 from service.metrics import Metrics
 

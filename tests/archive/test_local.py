@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from archive.local import OwnThreadsGenerator
-from restoration.device import DeviceGenerator, InFrontOf, TileGenerator
+from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
+from restoration.tile_generator import InFrontOf, TileGenerator
 
 CONFIG = DetectFillConfig(
     (8, 8, 8), (1,), (8, 8, 8), (1,), detector_context=2, verifier_channels=(8, 8, 8), verifier_dilations=(1,)
