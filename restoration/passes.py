@@ -351,12 +351,8 @@ def _filled_in(tile: np.ndarray, picture: np.ndarray, where: np.ndarray) -> np.n
 
 
 def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:
-    """Give the generator the conditions that it has a plane for."""
-    if not generator.conditions:
-        return generator.fill(tiles, masks)
-    planes = {"see_through": see_through}
-    named = [planes[name] for name in generator.conditions]
-    return generator.fill(tiles, masks, torch.cat(named, dim=1) if len(named) > 1 else named[0])
+    """Give the generator the one condition that there is, if it has a plane for it."""
+    return generator.fill(tiles, masks, see_through if generator.conditions else None)
 
 
 def _in_batches(
