@@ -13,7 +13,7 @@ cover most. A network that looks farther is given tiles that follow the mask: th
 and on no grid.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -153,14 +153,11 @@ def plan_tiles_over(
             f"{cell_px}"
         )
 
-    def lay(is_set: np.ndarray) -> list[Span]:
+    def lay(is_set: np.ndarray) -> Iterator[Span]:
         back_px = margin_px + offset_px % (tile_px - 2 * margin_px)
-        return list(_spans_covering(is_set, tile_px, margin_px, cell_px, back_px))
+        return _spans_covering(is_set, tile_px, margin_px, cell_px, back_px)
 
-    tile_rows = []
-    for rows in lay(np.logical_or.reduce(mask, axis=1)):
-        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
-    return TilePlan(mask.shape[0], mask.shape[1], tile_px, tuple(tile_rows))
+    return _plan_in_rows(mask, tile_px, lay)
 
 
 def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int = 128, margin_px: int = 32) -> TilePlan:
@@ -180,6 +177,12 @@ def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int =
             for span in _spans_over(first, end, len(is_set), tile_px, overlap_px, margin_px)
         ]
 
+    return _plan_in_rows(mask, tile_px, lay)
+
+
+def _plan_in_rows(mask: np.ndarray, tile_px: int, lay: Callable[[np.ndarray], Iterable[Span]]) -> TilePlan:
+    """Rows of tiles over what is set of a mask, (H, W) bool, and tiles over what is set of each row. lay: over (L,)
+    bool."""
     tile_rows = []
     for rows in lay(np.logical_or.reduce(mask, axis=1)):
         tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
