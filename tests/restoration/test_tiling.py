@@ -169,7 +169,7 @@ def test_nothing_of_a_tile_s_margin_is_used_but_at_the_photo_s_own_edges():
     ids=str,
 )
 def test_sizes_that_make_no_grid_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected at|at least 1|not multiples"):
+    with pytest.raises(ValueError, match=r"expected at|at least 1|not multiples"):
         plan_tiles(**({"height_px": 100, "width_px": 100} | wrong))
 
 
@@ -252,7 +252,7 @@ def test_what_fits_into_one_tile_is_given_one():
 
 @pytest.mark.parametrize("wrong", [{"margin_px": 128}, {"margin_px": 48}, {"cell_px": 48}, {"offset_px": 16}], ids=str)
 def test_sizes_that_cover_nothing_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected at|at least 1|not multiples"):
+    with pytest.raises(ValueError, match=r"expected at|at least 1|not multiples"):
         plan_tiles_over(np.ones((300, 300), bool), **wrong)
 
 
@@ -363,7 +363,7 @@ def test_an_empty_mask_needs_no_tiles():
 
 @pytest.mark.parametrize("wrong", [{"overlap_px": 256}, {"margin_px": 65}, {"margin_px": -1}], ids=str)
 def test_sizes_that_make_no_plan_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected at|at least 1|not multiples"):
+    with pytest.raises(ValueError, match=r"expected at|at least 1|not multiples"):
         plan_tiles_around(np.ones((300, 300), bool), **wrong)
 
 
