@@ -326,7 +326,7 @@ def _write(
                 return rewrite_png_with_8_bits(to_8_bit(plain.samples), photo.traits, history)
             return write_png(plain, metadata)
         case "webp":
-            return write_webp(plain, metadata, is_lossless=_came_lossless(photo), quality=quality)
+            return write_webp(plain, metadata, is_lossless=photo.traits.is_lossless, quality=quality)
         case "tiff":
             further = [page.metadata for page in photo.further_pages]
             return write_tiff(list(zip(plains, (metadata, *further), strict=True)))
@@ -343,16 +343,6 @@ def _plain(photo: Photo, samples: Samples, depth: Depth = "same") -> Plain:
 
 def _metadata(photo: Photo, history: History | None) -> Metadata:
     return replace(photo.metadata, xmp=add_history(photo.metadata.xmp, history)) if history else photo.metadata
-
-
-def _came_lossless(photo: Photo) -> bool:
-    match photo.traits:
-        case JpegTraits():
-            return False
-        case PngTraits():
-            return True
-        case WebpTraits() | TiffTraits() | Jpeg2000Traits():
-            return photo.traits.is_lossless
 
 
 def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:

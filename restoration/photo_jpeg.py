@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import JpegImagePlugin
 
@@ -62,6 +62,7 @@ class JpegTraits:
     is_progressive: bool
     is_stored_as_rgb: bool
     segments: tuple[Segment, ...]
+    is_lossless: ClassVar[bool] = False
 
 
 class _PlainJpeg(JpegImagePlugin.JpegImageFile):
