@@ -192,15 +192,6 @@ class Cmyk:
     def spell_out(self, samples: Samples) -> Samples:
         return samples
 
-    def expect_usable(self) -> None:
-        """Raises UnsupportedPhoto for a profile that can't be converted through both ways."""
-        try:
-            _ = self.profile and _transforms_of(self.profile)
-        except ImageCms.PyCMSError as error:
-            raise UnsupportedPhoto(
-                f"the photo's CMYK profile can't be converted through both ways ({error}); embed another one"
-            ) from error
-
     def _to_rgb(self, inks: Bytes) -> Bytes:
         return np.asarray(self._apply(inks, "CMYK", "RGB"))
 
@@ -213,6 +204,18 @@ class Cmyk:
         converted = ImageCms.applyTransform(picture, _transforms_of(self.profile)[to_mode])
         assert converted is not None  # it is only when the picture is changed in place
         return converted
+
+
+def usable_cmyk(profile: bytes | None) -> Cmyk:
+    """Raises UnsupportedPhoto for a profile that can't be converted through both ways."""
+    inks = Cmyk(profile)
+    try:
+        _ = inks.profile and _transforms_of(inks.profile)
+    except ImageCms.PyCMSError as error:
+        raise UnsupportedPhoto(
+            f"the photo's CMYK profile can't be converted through both ways ({error}); embed another one"
+        ) from error
+    return inks
 
 
 @lru_cache(maxsize=4)

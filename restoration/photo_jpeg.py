@@ -21,7 +21,7 @@ from PIL import JpegImagePlugin
 
 from restoration.errors import PhotoUndecodable
 from restoration.jpeg_coefficients import ColourSpace, Component, Layout, replace_samples
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Direct
+from restoration.photo_colours import Bytes, ColourModel, Direct, usable_cmyk
 from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
 from restoration.photo_pillow import Plain, buffer_of, read_samples, to_picture
@@ -158,9 +158,7 @@ def _with_segments(written: bytes, segments: Iterable[Segment]) -> bytes:
 def _colours_of(file: JpegImagePlugin.JpegImageFile, metadata: Metadata) -> ColourModel:
     if file.mode != "CMYK":
         return Direct(num_colours=len(file.getbands()), has_alpha=False)
-    inks = Cmyk(metadata.icc_profile)
-    inks.expect_usable()
-    return inks
+    return usable_cmyk(metadata.icc_profile)
 
 
 def claimed_size(encoded: bytes) -> tuple[int, int]:

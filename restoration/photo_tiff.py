@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 
 from restoration.errors import PhotoUndecodable, UnsupportedPhoto
-from restoration.photo_colours import Cmyk, ColourModel, Direct, Indexed, Samples, bands_of, grey_levels
+from restoration.photo_colours import ColourModel, Direct, Indexed, Samples, bands_of, grey_levels, usable_cmyk
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import claimed_size
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
@@ -323,9 +323,7 @@ def _colours_of(layout: Tags, metadata: Metadata) -> ColourModel:
     if photometric == _BY_PALETTE:
         return _read_palette(layout, num_bits)
     if photometric == _INKS:
-        inks = Cmyk(metadata.icc_profile)
-        inks.expect_usable()
-        return inks
+        return usable_cmyk(metadata.icc_profile)
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         is_inverted = photometric == _WHITE_IS_ZERO
         return grey_levels(num_bits, is_inverted=is_inverted) if num_bits < 8 else Direct(1, has_alpha, is_inverted)
