@@ -86,9 +86,8 @@ class Direct:
             luma = ~luma if self.is_inverted else luma
             colours = luma.astype(np.uint16) if colours.dtype == np.uint16 else luma.astype(np.uint8)
         painted = samples.copy()
-        fill, share = to_depth(colours, samples.dtype).astype(np.uint32), opacities[:, None].astype(np.uint32)
-        before = samples[:, : self.num_colours]
-        painted[:, : self.num_colours] = (fill * share + before * (255 - share) + 127) // 255
+        fill, before = to_depth(colours, samples.dtype), samples[:, : self.num_colours]
+        painted[:, : self.num_colours] = _mix(fill, before, opacities)
         return painted
 
     def add(self, samples: Samples, corrections: Floats) -> Samples:
@@ -279,6 +278,9 @@ def _added(samples: AnySamples, corrections: Floats) -> AnySamples:
     return added
 
 
-def _mix(colours: Samples, before: Bytes, opacities: Bytes) -> Bytes:
+def _mix(colours: Samples, before: AnySamples, opacities: Bytes) -> AnySamples:
+    """(N, C) each, of one depth; opacities: (N,)."""
     share = opacities[:, None].astype(np.uint32)
-    return ((colours * share + before * (255 - share) + 127) // 255).astype(np.uint8)
+    mixed: AnySamples = np.empty_like(before)
+    mixed[:] = (colours * share + before * (255 - share) + 127) // 255
+    return mixed
