@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, to_8_bit
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, are_equal, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import (
@@ -231,7 +231,7 @@ def encode_photo(
     _expect_alike(photo, all_samples)
     check_writable(photo, format=format, quality=quality, depth=depth, size_px=samples.shape[:2])
     is_converted = _is_converted(photo, target, quality, depth)
-    is_changed = not all(_are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
+    is_changed = not all(are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
     if not is_converted and not is_changed:
         return photo.encoded
     if not is_changed:
@@ -278,14 +278,6 @@ def _as_photo_errors(format_: PhotoFormat) -> Iterator[None]:
 def _read_only(samples: Samples) -> Samples:
     samples.flags.writeable = False
     return samples
-
-
-def _are_equal(samples: Samples, others: Samples) -> bool:
-    if samples is others:
-        return True
-    return samples.shape == others.shape and all(
-        np.array_equal(samples[rows], others[rows]) for rows in bands_of(samples.shape[0])
-    )
 
 
 def _rewrite(photo: Photo, all_samples: Sequence[Samples], history: History | None) -> bytes:

@@ -255,8 +255,16 @@ def in_bands(convert: Callable[[Samples], Bytes], samples: Samples, num_channels
     return converted
 
 
-def bands_of(height_px: int) -> Iterator[slice]:
-    return (slice(top, min(top + BAND_PX, height_px)) for top in range(0, height_px, BAND_PX))
+def bands_of(height_px: int, band_px: int = BAND_PX) -> Iterator[slice]:
+    return (slice(top, min(top + band_px, height_px)) for top in range(0, height_px, band_px))
+
+
+def are_equal(samples: Samples, others: Samples) -> bool:
+    if samples is others:
+        return True
+    return samples.shape == others.shape and all(
+        np.array_equal(samples[rows], others[rows]) for rows in bands_of(samples.shape[0])
+    )
 
 
 def luma_of(colours: Samples | Floats) -> Floats:

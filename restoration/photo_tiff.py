@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 
 from restoration.errors import PhotoUndecodable, UnsupportedPhoto
-from restoration.photo_colours import ColourModel, Direct, Indexed, Samples, bands_of, grey_levels, usable_cmyk
+from restoration.photo_colours import ColourModel, Direct, Indexed, Samples, are_equal, grey_levels, usable_cmyk
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import claimed_size
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
@@ -147,7 +147,9 @@ def rewrite_tiff(
     num_uses = Counter(offset for page, _ in pages for offset in page.offsets)
     new_offsets = {}
     for (page, before), samples in zip(pages, after, strict=True):
-        changed = [index for index, box in enumerate(page.segmentation.boxes()) if _differ(before[box], samples[box])]
+        changed = [
+            index for index, box in enumerate(page.segmentation.boxes()) if not are_equal(before[box], samples[box])
+        ]
         if changed:
             tags = _write_segments(file, page, samples, changed, num_uses)
             tags |= _fresh_metadata(read_tags(encoded, (_XMP, _PHOTOSHOP), at=page.directory.offset), history)
@@ -337,10 +339,6 @@ def _read_palette(layout: Tags, num_bits: int) -> Indexed:
     table = np.full((1 << num_bits, 4), 255, np.uint8)
     table[:, :3] = planes.T
     return Indexed(table.tobytes(), "palette")
-
-
-def _differ(before: Samples, after: Samples) -> bool:
-    return any(not np.array_equal(before[rows], after[rows]) for rows in bands_of(before.shape[0]))
 
 
 def _write_segments(
