@@ -213,7 +213,7 @@ class DeviceGenerator:
         return max(smallest, 1 << (num_tiles - 1).bit_length())
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str) -> torch.device:
     """`auto`: CUDA where there is one, else the CPU. Raises InvalidOption for a device that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

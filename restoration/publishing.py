@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,9 +26,9 @@ from restoration.photo import decode_photo, encode_photo
 from restoration.release import (
     MANIFEST,
     FileRecord,
-    GoldenTolerance,
     Manifest,
     Release,
+    is_version,
     load_generator,
     read_release,
     weight_names,
@@ -56,7 +55,6 @@ def publish_release(
     scores: JsonValue,
     code_revision: str,
     created: datetime,
-    golden_tolerance: GoldenTolerance | None = None,
 ) -> Release:
     """Publish a generator under the next number; the generator itself is left as it is.
 
@@ -80,7 +78,6 @@ def publish_release(
             recipe=recipe,
             data_fingerprint=data_fingerprint,
             scores=scores,
-            golden_tolerance=golden_tolerance or GoldenTolerance(),
         )
         _write_golden(folder, Release(manifest.version, folder, manifest), golden)
         manifest = manifest.model_copy(update={"files": _file_records(folder)})
@@ -183,7 +180,7 @@ def _move_in(store: Path, folder: Path, manifest: Manifest) -> str:
 
 def _next_number(store: Path) -> int:
     """One more than any number that is there, or ever was."""
-    taken = [int(entry.name) for entry in store.iterdir() if re.fullmatch(r"[0-9]{4,}", entry.name)]
+    taken = [int(entry.name) for entry in store.iterdir() if is_version(entry.name)]
     return max([*taken, _last_number(store)]) + 1
 
 
