@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from itertools import zip_longest
 from typing import Literal, get_args
 
 import torch
@@ -69,9 +68,12 @@ class DeviceGenerator:
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         unets = [module for module in generator.modules() if isinstance(module, UNet)]
         is_compiled = compiles and _can_compile(device, precision)
-        self._compiled = [CompiledConvolutions(DTYPES[precision], num_threads) for _ in unets if is_compiled]
-        for unet, compiled in zip_longest(unets, self._compiled):
-            unet.compiled = compiled
+        self._compiled: list[CompiledConvolutions] = []
+        for unet in unets:
+            unet.compiled = None
+            if is_compiled:
+                unet.compiled = CompiledConvolutions(DTYPES[precision], num_threads)
+                self._compiled.append(unet.compiled)
         self._generator = _prepare(generator, device, "float32" if self._compiled else precision)
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
@@ -130,7 +132,7 @@ class DeviceGenerator:
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        return self._compute(self._generator.detect, *((tiles,) if context is None else (tiles, context)))
+        return self._compute(self._generator.detect, tiles, context)
 
     @property
     def has_verifier(self) -> bool:
@@ -142,7 +144,7 @@ class DeviceGenerator:
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""
-        return self._compute(self._generator.verify, *((tiles,) if context is None else (tiles, context)))
+        return self._compute(self._generator.verify, tiles, context)
 
     @property
     def num_context_planes(self) -> int:
@@ -162,8 +164,7 @@ class DeviceGenerator:
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        given = (tiles, mask) if conditions is None else (tiles, mask, conditions)
-        return self._compute(self._generator.fill, *given)
+        return self._compute(self._generator.fill, tiles, mask, conditions)
 
     @property
     def has_denoiser(self) -> bool:
@@ -174,10 +175,12 @@ class DeviceGenerator:
         return self._compute(self._generator.denoise, tiles)
 
     @torch.inference_mode()
-    def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _compute(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """inputs: None for the last ones that are not given."""
+        given = [tiles for tiles in inputs if tiles is not None]
         while True:
             batch_size = self.batch_size
-            batches = zip(*(torch.split(tiles, batch_size) for tiles in inputs), strict=True)
+            batches = zip(*(torch.split(tiles, batch_size) for tiles in given), strict=True)
             try:
                 results = [self._compute_batch(network, batch_size, batch) for batch in batches]
                 return torch.cat(results) if len(results) > 1 else results[0]
@@ -202,11 +205,9 @@ class DeviceGenerator:
             if self._cuda:
                 return self._cuda.compute(network, batch_size, inputs)
             num_tiles = len(inputs[0])
-            padded = [self._laid_out(_pad_batch(tiles, self._padded_size(num_tiles))) for tiles in inputs]
-            return network(*padded)[:num_tiles].float()
-
-    def _laid_out(self, tiles: Tensor) -> Tensor:
-        return tiles.contiguous(memory_format=torch.channels_last)
+            padded = [_pad_batch(tiles, self._padded_size(num_tiles)) for tiles in inputs]
+            laid_out = [tiles.contiguous(memory_format=torch.channels_last) for tiles in padded]
+            return network(*laid_out)[:num_tiles].float()
 
     def _padded_size(self, num_tiles: int) -> int:
         smallest = 1 if self.precision == "bfloat16" else 2
