@@ -1,5 +1,6 @@
-"""What every generator offers, and ours: `detect-fill`, of small U-Nets of which one finds the damage and another, the
-Pix2Pix generator proper, paints what was there. What happens between the calls is the restorer's.
+"""What every generator offers, on batches of tiles, and ours: `detect-fill`, of small U-Nets of which one finds the
+damage and another, the Pix2Pix generator proper, paints what was there. What happens between the calls is the
+restorer's.
 """
 
 import math

@@ -40,7 +40,8 @@ class ColourModel(Protocol):
     def has_alpha(self) -> bool: ...
 
     def see(self, samples: Samples) -> Bytes:
-        """(H, W, C) to (H, W, 3) uint8, what a generator sees; alpha is left out. Read-only, perhaps a view."""
+        """(H, W, C) to (H, W, 3) uint8, what a generator sees; alpha is left out. Perhaps a view, and then
+        read-only: not to be written to."""
 
     def see_deep(self, samples: Samples) -> Samples:
         """The same with all the bits that paint can be given in: (H, W, 3) uint16 for grey and RGB of 16 bits."""
@@ -243,7 +244,8 @@ def to_8_bit(samples: Samples) -> Bytes:
 
 
 def to_depth(colours: Samples, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Samples:
-    """uint8 to `dtype`, the range with it; what is of `dtype` as it is."""
+    """uint8 or uint16 to `dtype`, never to a narrower one: the range goes with it; what is of `dtype` stays as it
+    is."""
     return colours if colours.dtype == dtype else colours.astype(np.uint16) * np.uint16(257)
 
 

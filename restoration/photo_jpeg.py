@@ -3,11 +3,11 @@
 Kept: the coefficients of every 8 x 8 block in which nothing has changed; quantisation tables, chroma subsampling,
 progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
 extended XMP, ICC, IPTC.
-What was denoised is encoded anew as a whole, too, with finer tables: see `quality_without_artifacts`.
 Not kept: thumbnails (JFIF, JFXX, EXIF, Photoshop's, XMP's but for its extension), further pictures of the file (MPO,
 depth, gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
 Components whose sizes are no whole multiples are encoded anew as a whole, with the same tables. The same goes for
-another size or quality. CMYK and YCCK are written in one scan a component.
+another size or quality. CMYK and YCCK are written in one scan a component. What was denoised is encoded anew as a
+whole, with tables of quality 95 unless its own are finer.
 """
 
 import io

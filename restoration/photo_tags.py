@@ -1,7 +1,8 @@
 """TIFF directories of tags, which are also what EXIF is: read, written, and cut down, with every value as it came.
 
 Pillow reads tags into Python numbers and text and writes them back with guessed types; here values stay bytes.
-Format: TIFF 6.0, section 2; BigTIFF; EXIF 2.32, section 4.6. Broken tags are left out, they never raise.
+Format: TIFF 6.0, section 2; BigTIFF; EXIF 2.32, section 4.6. Broken tags are left out, unless `is_strict`; a
+broken chain of directories raises ValueError.
 """
 
 import struct

@@ -102,8 +102,9 @@ _PLAIN_KINDS: Mapping[str, tuple[int, bool]] = {
 
 @dataclass(frozen=True)
 class TiffTraits:
-    """directory: the page's own; offsets and num_bytes: of its strips or tiles; scheme: how they are encoded;
-    is_lossless: whether they were; is_rewritable: whether one can be encoded anew alone."""
+    """directory: the page's own; segmentation: how the page is cut; offsets and num_bytes: of its strips or tiles;
+    scheme: how they are encoded; photometric: TIFF's number for what samples mean; is_lossless: whether they were
+    encoded so; is_rewritable: whether one can be encoded anew alone."""
 
     directory: Directory
     segmentation: Segmentation

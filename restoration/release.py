@@ -49,8 +49,8 @@ class FileRecord(BaseModel):
 class GoldenTolerance(BaseModel):
     """How far the self-test may be from the golden files, in levels of 0 to 255; met by CPU and GPU alike.
 
-    Restored samples are compared where either photo was written: a release that does nothing must not pass because
-    most of a photo is undamaged.
+    Restored samples are compared where the release wrote when it was published: one that does nothing must not pass
+    because most of a photo is undamaged.
     """
 
     model_config = ConfigDict(frozen=True)

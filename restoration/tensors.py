@@ -1,4 +1,4 @@
-"""Samples to network range and back: the only file in which ranges change."""
+"""Samples to the networks' range and back. What a denoiser adds is scaled to a photo's depth in `photo_colours`."""
 
 from collections.abc import Sequence
 

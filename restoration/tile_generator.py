@@ -32,7 +32,10 @@ class TileGenerator(Protocol):
         """See `Generator.num_context_planes`."""
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-        """The damage map and what the next finer copy is told; see `Generator.detect`. float32."""
+        """The damage map and what the next finer copy is told; see `Generator.detect`.
+
+        tiles: (N, 3, T, T) float32 in [0, 1]; returns (N, 1 + num_context_planes, T, T) float32 in [0, 1].
+        """
 
     @property
     def has_verifier(self) -> bool:
@@ -50,7 +53,8 @@ class TileGenerator(Protocol):
         """The names of the condition planes that `fill` takes."""
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """The same tiles and their mask, (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in [0, 1].
+        """tiles: (N, 3, T, T) float32 in [0, 1]; mask: (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in
+        [0, 1].
 
         conditions: (N, len(self.conditions), T, T) float32 in [0, 1], None where there are none.
         """
