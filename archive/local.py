@@ -18,11 +18,12 @@ from torch import Tensor
 from archive.answers import Restored
 from archive.errors import CollectionError, PhotoFailed, RunStopped
 from archive.ways import Options
-from restoration.device import InFrontOf, PrecisionChoice, TileGenerator
+from restoration.device import PrecisionChoice
 from restoration.errors import DenoiserMissing, InvalidOption, PhotoError, RestorationError
 from restoration.photo import count_pixels, decode_photo
 from restoration.restorer import LoadSettings, RestoreOptions, Restorer, expect_denoiser, restore_photo
 from restoration.stores import address_of, open_store
+from restoration.tile_generator import InFrontOf, TileGenerator
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from restoration.device import choose_precision
-from restoration.generator import DetectFill, DetectFillConfig, KeepingUNet, ResidualConv
+from restoration.generator import DetectFill, DetectFillConfig
 from restoration.tensors import to_samples
+from restoration.unets import KeepingUNet, ResidualConv
 from training.damage import Pairs
 from training.discriminator import PatchGAN
 from training.drawing import INNOCENT

@@ -20,9 +20,10 @@ from benchmarks.generators import newest_generator
 from benchmarks.photos import make_photo
 from benchmarks.serving import sides_px
 from restoration.cuda import BATCH_SIZE
-from restoration.device import DeviceGenerator, InFrontOf, TileGenerator, choose_precision
+from restoration.device import DeviceGenerator, choose_precision
 from restoration.photo import Photo, decode_photo
 from restoration.restorer import Restoration, RestoreOptions, restore_photo
+from restoration.tile_generator import InFrontOf, TileGenerator
 
 CPU = torch.device("cpu")
 

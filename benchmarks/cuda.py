@@ -38,8 +38,9 @@ from benchmarks.running import restore, running_service
 from benchmarks.serving import SMALL_PX, STORE, beside_a_scan, rate_of_bare_generator, sides_px
 from restoration.cuda import BATCH_SIZE
 from restoration.device import DeviceGenerator, Precision, choose_device, choose_precision
-from restoration.generator import DetectFill, Generator, Pix2Pix
+from restoration.generator import DetectFill, Generator
 from restoration.photo import decode_photo
+from restoration.pix2pix import Pix2Pix
 from restoration.restorer import Restorer
 from restoration.stores import FolderStore
 

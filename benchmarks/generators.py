@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from restoration.device import DeviceGenerator, Precision, choose_precision
-from restoration.generator import Generator, Pix2Pix
+from restoration.generator import Generator
 from restoration.passes import look_turned
+from restoration.pix2pix import Pix2Pix
 from restoration.release import Release, list_releases, load_generator, read_release
 from restoration.restorer import Restorer
 

@@ -16,10 +16,10 @@ from fastapi import Request, Response
 from litserve import LitAPI, LitServer
 from torch import Tensor
 
-from restoration.device import InFrontOf, TileGenerator
 from restoration.photo import MEDIA_TYPES, Photo, decode_photo
 from restoration.restorer import Restoration, Restorer, restore_photo
 from restoration.stores import FolderStore
+from restoration.tile_generator import InFrontOf, TileGenerator
 
 STORE = Path(__file__).resolve().parent.parent / "model_store"
 BATCH_TIMEOUT_SECONDS = 0.02

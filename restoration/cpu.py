@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restoration.generator import UNet
 from restoration.openvino_models import Extent, Quantising, Watching, convolved, mean_extent, translate
 from restoration.quiet_openvino import openvino
+from restoration.under_way import UNDER_WAY
+from restoration.unets import UNet
 
 CORE = openvino.Core()
 """The only one, and for as long as the process lives: it gives the thread that first compiles a stack for signals (AMX
@@ -24,40 +25,6 @@ needs a larger one), and when it goes, in whichever thread, that stack goes with
 PRECISION_HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 MOST_CORES = 4
 """On one tile: the more there are, the longer each waits for the others."""
-
-
-class _UnderWay:
-    """What this process has under way, of whichever release and network: cores are all the same to them."""
-
-    def __init__(self) -> None:
-        self._num_photos = self._num_tiles = 0
-        self._changing = threading.Lock()
-
-    @contextmanager
-    def one_more_photo(self) -> Iterator[None]:
-        """Counts it meanwhile: its other work, too, needs cores."""
-        with self._changing:
-            self._num_photos += 1
-        try:
-            yield
-        finally:
-            with self._changing:
-                self._num_photos -= 1
-
-    @contextmanager
-    def more_tiles(self, num_tiles: int) -> Iterator[bool]:
-        """Counts them meanwhile. Yields whether they are one, with no other, and for the only photo."""
-        with self._changing:
-            self._num_tiles += num_tiles
-            is_alone = self._num_tiles == 1 and self._num_photos <= 1
-        try:
-            yield is_alone
-        finally:
-            with self._changing:
-                self._num_tiles -= num_tiles
-
-
-UNDER_WAY = _UnderWay()
 
 
 class CompiledConvolutions:
@@ -161,7 +128,7 @@ class _Ways:
                 self._with_several = several
 
     def choose(self, is_alone: bool) -> "_Compiled":
-        """is_alone: see `_UnderWay.more_tiles`."""
+        """is_alone: see `UnderWay.more_tiles`."""
         return self._with_several if is_alone else self._with_one_core
 
     def give_back(self) -> None:

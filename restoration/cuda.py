@@ -57,7 +57,8 @@ class CudaBatches:
         return _copy_of, (self._device, self._uses_graphs)
 
     def compute(self, network: Network, batch_size: int, inputs: Sequence[Tensor]) -> Tensor:
-        """inputs: (N, C, T, T) float32 on the CPU each, N at most `batch_size`; returns the same.
+        """inputs: (N, C, T, T) float32 on the CPU each, N at most `batch_size`; returns (N, C', T, T) float32 on the
+        CPU, channels last.
 
         Raises torch.OutOfMemoryError, and torch.AcceleratorError once the device cannot be used any more.
         """

@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from itertools import zip_longest
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from restoration import cuda
 from restoration.cpu import CompiledConvolutions
 from restoration.errors import InvalidOption
 from restoration.freed_memory import keep_freed_memory
-from restoration.generator import Generator, UNet
+from restoration.generator import Generator
+from restoration.unets import UNet
 
 Precision = Literal["bfloat16", "float32", "int8"]
 """int8: float32, of which what is safely quantised is once it is known how far it reaches, see
@@ -30,106 +30,6 @@ CPU_BATCH_SIZE = 8
 
 _HALVING = threading.Lock()
 """Of all generators: one of its own could not be sent to another process."""
-
-
-class TileGenerator(Protocol):
-    """The joint between a photo and a network: four calls on batches of tiles, CPU tensors.
-
-    Results must not depend on what else is in the batch. `batch_size` is how many tiles a call should bring; fewer
-    are fine.
-    """
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def calls_at_once(self) -> int:
-        """How many calls for one photo, each from a thread of its own, are worth making at once."""
-
-    @property
-    def detector_radius_px(self) -> int:
-        """See `Generator.detector_radius_px`."""
-
-    @property
-    def required_evidence(self) -> float:
-        """See `Generator.required_evidence`."""
-
-    @property
-    def num_context_planes(self) -> int:
-        """See `Generator.num_context_planes`."""
-
-    def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-        """The damage map and what the next finer copy is told; see `Generator.detect`. float32."""
-
-    @property
-    def has_verifier(self) -> bool:
-        """Whether `verify` decides what `detect` suspects."""
-
-    @property
-    def verifier_turns(self) -> int:
-        """In how many orientations to `verify`; only where `has_verifier`."""
-
-    def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
-        """As `detect`, only where `has_verifier`; see `Generator.verify`."""
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """The names of the condition planes that `fill` takes."""
-
-    def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
-        """The same tiles and their mask, (N, 1, T, T) float32, 0 or 1; returns (N, 3, T, T) float32 in [0, 1].
-
-        conditions: (N, len(self.conditions), T, T) float32 in [0, 1], None where there are none.
-        """
-
-    @property
-    def has_denoiser(self) -> bool:
-        """Whether `denoise` may be called."""
-
-    def denoise(self, tiles: Tensor) -> Tensor:
-        """tiles: (N, 3, T, T) float32 in [0, 1]; returns what to add to them, (N, 3, T, T) float32."""
-
-
-class InFrontOf:
-    """A `TileGenerator` that passes tiles on to another, in a way of its own: what it says of itself is the other's."""
-
-    generator: TileGenerator
-
-    @property
-    def batch_size(self) -> int:
-        return self.generator.batch_size
-
-    @property
-    def calls_at_once(self) -> int:
-        return self.generator.calls_at_once
-
-    @property
-    def detector_radius_px(self) -> int:
-        return self.generator.detector_radius_px
-
-    @property
-    def required_evidence(self) -> float:
-        return self.generator.required_evidence
-
-    @property
-    def num_context_planes(self) -> int:
-        return self.generator.num_context_planes
-
-    @property
-    def has_verifier(self) -> bool:
-        return self.generator.has_verifier
-
-    @property
-    def verifier_turns(self) -> int:
-        return self.generator.verifier_turns
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        return self.generator.conditions
-
-    @property
-    def has_denoiser(self) -> bool:
-        return self.generator.has_denoiser
 
 
 class DeviceGenerator:
@@ -168,9 +68,12 @@ class DeviceGenerator:
         """How often batches became smaller, or full again. What is computed while it stays, `arithmetic` describes."""
         unets = [module for module in generator.modules() if isinstance(module, UNet)]
         is_compiled = compiles and _can_compile(device, precision)
-        self._compiled = [CompiledConvolutions(DTYPES[precision], num_threads) for _ in unets if is_compiled]
-        for unet, compiled in zip_longest(unets, self._compiled):
-            unet.compiled = compiled
+        self._compiled: list[CompiledConvolutions] = []
+        for unet in unets:
+            unet.compiled = None
+            if is_compiled:
+                unet.compiled = CompiledConvolutions(DTYPES[precision], num_threads)
+                self._compiled.append(unet.compiled)
         self._generator = _prepare(generator, device, "float32" if self._compiled else precision)
         self._cuda = cuda.CudaBatches(device, uses_graphs=uses_graphs) if device.type == "cuda" else None
         keep_freed_memory()
@@ -229,7 +132,7 @@ class DeviceGenerator:
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        return self._compute(self._generator.detect, *((tiles,) if context is None else (tiles, context)))
+        return self._compute(self._generator.detect, tiles, context)
 
     @property
     def has_verifier(self) -> bool:
@@ -241,7 +144,7 @@ class DeviceGenerator:
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""
-        return self._compute(self._generator.verify, *((tiles,) if context is None else (tiles, context)))
+        return self._compute(self._generator.verify, tiles, context)
 
     @property
     def num_context_planes(self) -> int:
@@ -261,8 +164,7 @@ class DeviceGenerator:
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        given = (tiles, mask) if conditions is None else (tiles, mask, conditions)
-        return self._compute(self._generator.fill, *given)
+        return self._compute(self._generator.fill, tiles, mask, conditions)
 
     @property
     def has_denoiser(self) -> bool:
@@ -273,10 +175,12 @@ class DeviceGenerator:
         return self._compute(self._generator.denoise, tiles)
 
     @torch.inference_mode()
-    def _compute(self, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _compute(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """inputs: None for the last ones that are not given."""
+        given = [tiles for tiles in inputs if tiles is not None]
         while True:
             batch_size = self.batch_size
-            batches = zip(*(torch.split(tiles, batch_size) for tiles in inputs), strict=True)
+            batches = zip(*(torch.split(tiles, batch_size) for tiles in given), strict=True)
             try:
                 results = [self._compute_batch(network, batch_size, batch) for batch in batches]
                 return torch.cat(results) if len(results) > 1 else results[0]
@@ -301,18 +205,16 @@ class DeviceGenerator:
             if self._cuda:
                 return self._cuda.compute(network, batch_size, inputs)
             num_tiles = len(inputs[0])
-            padded = [self._laid_out(_pad_batch(tiles, self._padded_size(num_tiles))) for tiles in inputs]
-            return network(*padded)[:num_tiles].float()
-
-    def _laid_out(self, tiles: Tensor) -> Tensor:
-        return tiles.contiguous(memory_format=torch.channels_last)
+            padded = [_pad_batch(tiles, self._padded_size(num_tiles)) for tiles in inputs]
+            laid_out = [tiles.contiguous(memory_format=torch.channels_last) for tiles in padded]
+            return network(*laid_out)[:num_tiles].float()
 
     def _padded_size(self, num_tiles: int) -> int:
         smallest = 1 if self.precision == "bfloat16" else 2
         return max(smallest, 1 << (num_tiles - 1).bit_length())
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str) -> torch.device:
     """`auto`: CUDA where there is one, else the CPU. Raises InvalidOption for a device that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,13 +46,19 @@ class PhotoUndecodable(PhotoError):
 
 
 class PhotoTooLarge(PhotoError):
-    """The photo has more pixels, or a longer side, than the limit."""
+    """The photo has more pixels, or a longer side, than the limit.
 
-    def __init__(self, height_px: int, width_px: int, limit: str) -> None:
-        super().__init__(
-            f"the photo has {width_px} x {height_px} pixels ({height_px * width_px:,}), but the limit is {limit}; "
-            "send a smaller scan or raise the limit"
-        )
+    pages_px: of the pages up to one of this size, all together, if there are several.
+    """
+
+    def __init__(self, height_px: int, width_px: int, limit: str, *, pages_px: int | None = None) -> None:
+        size = f"{width_px} x {height_px} pixels"
+        if pages_px is None:
+            found, mend = f"the photo has {size} ({height_px * width_px:,})", "send a smaller scan"
+        else:
+            found = f"the photo's pages up to one of {size} have {pages_px:,} together"
+            mend = "send fewer at a time"
+        super().__init__(f"{found}, but the limit is {limit}; {mend} or raise the limit")
         self.height_px = height_px
         self.width_px = width_px
 

@@ -11,7 +11,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """As <malloc.h> has them."""
 MOST_KEPT_BYTES = 1 << 28
 LARGEST_KEPT_BYTES = 1 << 25
-"""The most that glibc lets be kept."""
+"""Of one piece: glibc takes no higher M_MMAP_THRESHOLD."""
 LARGE_PIXELS = 4_000_000
 """Of a smaller photo it is not worth a call."""
 

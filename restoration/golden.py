@@ -4,15 +4,17 @@ It tests the generator on its device, not the rules by which a map becomes opaci
 improve from version to version, and every release must outlive that.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 
-from restoration.device import TileGenerator
 from restoration.errors import PhotoError, ReleaseInvalid
 from restoration.passes import Seen, TilePass
 from restoration.photo import Photo, decode_photo
-from restoration.release import Release
+from restoration.release import GoldenTolerance, Release
+from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
 
 DAMAGED = "golden/damaged.png"
@@ -22,26 +24,24 @@ VERIFIED_MAP = "golden/verified_map.png"
 """Of releases that have a verifier: its map, of all of the photo. It decides then; the other says what is suspect."""
 DENOISED = "golden/denoised.png"
 """Of releases that have a denoiser: the damaged photo, its noise taken out."""
+MAPS = frozenset((DAMAGE_MAP, VERIFIED_MAP))
 FILLED_FROM = 128
 """Level of the damage map from which on the golden photo is filled when a release is published."""
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """A damaged photo and what was made of it: (H, W, C) uint8 samples, and the damage map, (H, W) uint8.
+    """A damaged photo and what was made of it, by the file's name: maps, (H, W) uint8, and samples, (H, W, C) uint8.
 
-    verified_map, denoised: None where there is no verifier, no denoiser."""
+    Where there is no verifier, no denoiser, their files are missing."""
 
     damaged: Photo
-    restored: np.ndarray
-    damage_map: np.ndarray
-    verified_map: np.ndarray | None = None
-    denoised: np.ndarray | None = None
+    made: Mapping[str, np.ndarray]
 
     @property
     def written(self) -> np.ndarray:
         """(H, W) bool: where the release has changed the photo."""
-        changed: np.ndarray = (self.restored != self.damaged.samples).any(axis=2)
+        changed: np.ndarray = (self.made[RESTORED] != self.damaged.samples).any(axis=2)
         return changed
 
 
@@ -50,62 +50,48 @@ def make_golden(damaged: Photo, generator: TileGenerator, mask: np.ndarray | Non
     colour, one_pass = damaged.colour(), TilePass(generator)
     tone = find_tone(colour)
     shown = tone.to_grey(colour) if tone else colour
-    damage_map, _ = one_pass.look_once(shown)
-    verified_map = None
+    decisive, _ = one_pass.look_once(shown)
+    made = {DAMAGE_MAP: decisive}
     if generator.has_verifier:
-        verified_map = np.full_like(damage_map, 255)  # suspect everywhere
-        one_pass.look_again([Seen(shown, verified_map)])
-    decisive = damage_map if verified_map is None else verified_map
+        made[VERIFIED_MAP] = decisive = np.full_like(decisive, 255)  # suspect everywhere
+        one_pass.look_again([Seen(shown, decisive)])
     mask = decisive >= FILLED_FROM if mask is None else mask
     filled = one_pass.fill(colour, mask, np.ones_like(mask))
     if tone:
         tone.lay_on(filled, mask)
-    denoised = None
+    made[RESTORED] = damaged.with_colour(filled, mask)
     if generator.has_denoiser:
-        denoised = damaged.with_corrections(damaged.samples, one_pass.corrections(colour))
-    return Golden(damaged, damaged.with_colour(filled, mask), damage_map, verified_map, denoised)
+        made[DENOISED] = damaged.with_corrections(damaged.samples, one_pass.corrections(colour))
+    return Golden(damaged, made)
 
 
 def read_golden(release: Release) -> Golden:
-    """Raises ReleaseInvalid if the golden files are missing, undecodable or not of one size."""
-    damaged, restored, damage_map = (_read_png(release, name) for name in (DAMAGED, RESTORED, DAMAGE_MAP))
-    height_px, width_px = damaged.height_px, damaged.width_px
-    if restored.samples.shape != damaged.samples.shape or damage_map.samples.shape != (height_px, width_px, 1):
-        raise ReleaseInvalid(f"release {release.version}: the golden files are not of one size; publish it again")
-    verified_map = _read_part(release, VERIFIED_MAP, damage_map.samples.shape)
-    denoised = _read_part(release, DENOISED, damaged.samples.shape)
-    return Golden(
-        damaged,
-        restored.samples,
-        damage_map.samples[:, :, 0],
-        None if verified_map is None else verified_map[:, :, 0],
-        denoised,
-    )
+    """Raises ReleaseInvalid if the golden files are missing, undecodable, not of 8 bits or not of one size."""
+    damaged, made = _read_png(release, DAMAGED), {}
+    for name in (DAMAGE_MAP, RESTORED, *({VERIFIED_MAP, DENOISED} & release.manifest.files.keys())):
+        samples = _read_png(release, name).samples
+        made[name] = samples[:, :, 0] if name in MAPS and samples.shape[2] == 1 else samples
+        if made[name].shape != damaged.samples.shape[: 2 if name in MAPS else 3]:
+            raise ReleaseInvalid(f"release {release.version}: {name} is of another size; publish it again")
+    return Golden(damaged, made)
 
 
 def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> None:
     """Raises ReleaseInvalid if what the generator makes of the golden photo is farther from the golden files than the
     manifest allows."""
-    if generator.has_verifier and golden.verified_map is None:
-        raise ReleaseInvalid(f"release {release.version}: it has a verifier, but no {VERIFIED_MAP}; publish it again")
-    if generator.has_denoiser and golden.denoised is None:
-        raise ReleaseInvalid(f"release {release.version}: it has a denoiser, but no {DENOISED}; publish it again")
-    tolerance = release.manifest.golden_tolerance
-    written = golden.written
+    written, tolerance = golden.written, release.manifest.golden_tolerance
     found = make_golden(golden.damaged, generator, written)
-    map_levels = _difference(found.damage_map, golden.damage_map)
-    restored_levels = _difference(found.restored[written], golden.restored[written])
-    measures = [
-        ("damage map, mean", _mean(map_levels), tolerance.damage_map_mean_levels),
-        ("restored, mean", _mean(restored_levels), tolerance.restored_mean_levels),
-        ("restored, far", _mean(restored_levels > tolerance.restored_far_levels), tolerance.restored_far_share),
-    ]
-    if found.verified_map is not None and golden.verified_map is not None:
-        verified_levels = _difference(found.verified_map, golden.verified_map)
-        measures.append(("verified map, mean", _mean(verified_levels), tolerance.damage_map_mean_levels))
-    if found.denoised is not None and golden.denoised is not None:
-        denoised_levels = _difference(found.denoised, golden.denoised)
-        measures.append(("denoised, mean", _mean(denoised_levels), tolerance.denoised_mean_levels))
+    measures = []
+    for name, made in found.made.items():
+        if name not in golden.made:
+            raise ReleaseInvalid(f"release {release.version}: it makes {name}, but has none; publish it again")
+        levels = _difference(made, golden.made[name])
+        levels = levels[written] if name == RESTORED else levels
+        what = PurePath(name).stem.replace("_", " ")
+        measures.append((f"{what}, mean", _mean(levels), _allowed_mean(tolerance)[name]))
+        if name == RESTORED:
+            far = _mean(levels > tolerance.restored_far_levels)
+            measures.append((f"{what}, far", far, tolerance.restored_far_share))
     if failed := [f"{name} {value:.3f}, allowed {limit}" for name, value, limit in measures if not value <= limit]:
         raise ReleaseInvalid(
             f"release {release.version}: its self-test differs from the golden files ({'; '.join(failed)}); "
@@ -115,21 +101,23 @@ def check_golden(release: Release, golden: Golden, generator: TileGenerator) -> 
 
 def _read_png(release: Release, name: str) -> Photo:
     try:
-        return decode_photo(release.read(name))
+        photo = decode_photo(release.read(name))
     except PhotoError as error:
         raise ReleaseInvalid(
             f"release {release.version}: {name} cannot be decoded ({error}); publish it again"
         ) from error
+    if photo.samples.dtype != np.uint8:
+        raise ReleaseInvalid(f"release {release.version}: {name} has 16 bits a channel, expected 8; publish it again")
+    return photo
 
 
-def _read_part(release: Release, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What releases without this part do not have."""
-    if name not in release.manifest.files:
-        return None
-    samples = _read_png(release, name).samples
-    if samples.shape != shape:
-        raise ReleaseInvalid(f"release {release.version}: {name} is of another size; publish it again")
-    return samples
+def _allowed_mean(tolerance: GoldenTolerance) -> dict[str, float]:
+    return {
+        DAMAGE_MAP: tolerance.damage_map_mean_levels,
+        VERIFIED_MAP: tolerance.damage_map_mean_levels,
+        RESTORED: tolerance.restored_mean_levels,
+        DENOISED: tolerance.denoised_mean_levels,
+    }
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

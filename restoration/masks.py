@@ -1,13 +1,13 @@
 """From the soft damage map to opacities: how much of the repair each sample takes."""
 
 import math
-from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
 
 from restoration.areas import Areas, find_areas
 from restoration.errors import InvalidOption
+from restoration.photo_colours import bands_of
 from restoration.windows import opened
 
 CERTAINTIES = (5.5, 3.5, 1.5, 0.0)
@@ -137,7 +137,7 @@ def _suspect_level(logit: float) -> int:
 
 
 def _count_from(damage_map: np.ndarray, level: int) -> int:
-    return sum(int(np.count_nonzero(damage_map[rows] >= level)) for rows in _bands(damage_map))
+    return sum(int(np.count_nonzero(damage_map[rows] >= level)) for rows in bands_of(len(damage_map), BAND_PX))
 
 
 def level_of(logit: float) -> int:
@@ -169,8 +169,3 @@ def _repair(opacities: np.ndarray, is_suspect: np.ndarray, areas: Areas, excess:
         if (wanted := of_area[numbers]).any():
             band, where = opacities[rows], is_suspect[rows]
             band[where] = np.maximum(band[where], wanted)
-
-
-def _bands(samples: np.ndarray) -> Iterator[slice]:
-    """samples: (H, ...); its rows, `BAND_PX` at a time."""
-    return (slice(top, top + BAND_PX) for top in range(0, len(samples), BAND_PX))

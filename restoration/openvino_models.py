@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from restoration.generator import LEAK, ResidualConv, UNet
 from restoration.quiet_openvino import openvino, ops
+from restoration.unets import LEAK, ResidualConv, UNet
 
 NUM_LEVELS = 256
 """Of what is quantised."""

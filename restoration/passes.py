@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restoration.device import TileGenerator
 from restoration.freed_memory import give_back_freed_memory
 from restoration.tensors import band_to_samples, stack_tiles, to_samples
+from restoration.tile_generator import TileGenerator
 from restoration.tiling import TilePlan, blend_tiles, cut_tiles, plan_tiles, plan_tiles_around, plan_tiles_over
 from restoration.windows import copy_where, halve_mask, largest_within
 
@@ -351,12 +351,8 @@ def _filled_in(tile: np.ndarray, picture: np.ndarray, where: np.ndarray) -> np.n
 
 
 def _fill(generator: TileGenerator, tiles: Tensor, masks: Tensor, see_through: Tensor) -> Tensor:
-    """Give the generator the conditions that it has a plane for."""
-    if not generator.conditions:
-        return generator.fill(tiles, masks)
-    planes = {"see_through": see_through}
-    named = [planes[name] for name in generator.conditions]
-    return generator.fill(tiles, masks, torch.cat(named, dim=1) if len(named) > 1 else named[0])
+    """Give the generator the one condition that there is, if it has a plane for it."""
+    return generator.fill(tiles, masks, see_through if generator.conditions else None)
 
 
 def _in_batches(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restoration.errors import InvalidOption, PhotoError, PhotoTooLarge, PhotoUndecodable
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, bands_of, to_8_bit
+from restoration.photo_colours import Bytes, Cmyk, ColourModel, Floats, Samples, are_equal, to_8_bit
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import MAX_SIDE_PX as JPEG_MAX_SIDE_PX
 from restoration.photo_jpeg import (
@@ -88,7 +88,8 @@ class PhotoLimits:
             nonlocal num_pixels
             num_pixels += height_px * width_px
             if num_pixels > self.max_pixels:
-                raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels")
+                pages_px = num_pixels if num_pixels > height_px * width_px else None
+                raise PhotoTooLarge(height_px, width_px, f"{self.max_pixels:,} pixels", pages_px=pages_px)
             if max(height_px, width_px) > self.max_side_px:
                 raise PhotoTooLarge(height_px, width_px, f"{self.max_side_px:,} pixels a side")
 
@@ -230,7 +231,7 @@ def encode_photo(
     _expect_alike(photo, all_samples)
     check_writable(photo, format=format, quality=quality, depth=depth, size_px=samples.shape[:2])
     is_converted = _is_converted(photo, target, quality, depth)
-    is_changed = not all(_are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
+    is_changed = not all(are_equal(after, page.samples) for after, page in zip(all_samples, photo.pages, strict=True))
     if not is_converted and not is_changed:
         return photo.encoded
     if not is_changed:
@@ -279,14 +280,6 @@ def _read_only(samples: Samples) -> Samples:
     return samples
 
 
-def _are_equal(samples: Samples, others: Samples) -> bool:
-    if samples is others:
-        return True
-    return samples.shape == others.shape and all(
-        np.array_equal(samples[rows], others[rows]) for rows in bands_of(samples.shape[0])
-    )
-
-
 def _rewrite(photo: Photo, all_samples: Sequence[Samples], history: History | None) -> bytes:
     """In the photo's own format and kind, keeping of its file whatever can be kept."""
     samples = all_samples[0]
@@ -319,13 +312,13 @@ def _write(
         case "jpeg":
             if isinstance(photo.traits, JpegTraits):
                 return reencode_jpeg(plain, photo.traits, quality, history)
-            return write_jpeg(plain, metadata, quality)
+            return write_jpeg(plain, photo.metadata, quality, history)
         case "png":
             if isinstance(photo.traits, PngTraits):
                 return rewrite_png_with_8_bits(to_8_bit(plain.samples), photo.traits, history)
             return write_png(plain, metadata)
         case "webp":
-            return write_webp(plain, metadata, is_lossless=_came_lossless(photo), quality=quality)
+            return write_webp(plain, metadata, is_lossless=photo.traits.is_lossless, quality=quality)
         case "tiff":
             further = [page.metadata for page in photo.further_pages]
             return write_tiff(list(zip(plains, (metadata, *further), strict=True)))
@@ -342,16 +335,6 @@ def _plain(photo: Photo, samples: Samples, depth: Depth = "same") -> Plain:
 
 def _metadata(photo: Photo, history: History | None) -> Metadata:
     return replace(photo.metadata, xmp=add_history(photo.metadata.xmp, history)) if history else photo.metadata
-
-
-def _came_lossless(photo: Photo) -> bool:
-    match photo.traits:
-        case JpegTraits():
-            return False
-        case PngTraits():
-            return True
-        case WebpTraits() | TiffTraits() | Jpeg2000Traits():
-            return photo.traits.is_lossless
 
 
 def _expect_alike(photo: Photo, all_samples: Sequence[Samples]) -> None:

@@ -40,7 +40,8 @@ class ColourModel(Protocol):
     def has_alpha(self) -> bool: ...
 
     def see(self, samples: Samples) -> Bytes:
-        """(H, W, C) to (H, W, 3) uint8, what a generator sees; alpha is left out. Read-only, perhaps a view."""
+        """(H, W, C) to (H, W, 3) uint8, what a generator sees; alpha is left out. Perhaps a view, and then
+        read-only: not to be written to."""
 
     def see_deep(self, samples: Samples) -> Samples:
         """The same with all the bits that paint can be given in: (H, W, 3) uint16 for grey and RGB of 16 bits."""
@@ -86,9 +87,8 @@ class Direct:
             luma = ~luma if self.is_inverted else luma
             colours = luma.astype(np.uint16) if colours.dtype == np.uint16 else luma.astype(np.uint8)
         painted = samples.copy()
-        fill, share = to_depth(colours, samples.dtype).astype(np.uint32), opacities[:, None].astype(np.uint32)
-        before = samples[:, : self.num_colours]
-        painted[:, : self.num_colours] = (fill * share + before * (255 - share) + 127) // 255
+        fill, before = to_depth(colours, samples.dtype), samples[:, : self.num_colours]
+        painted[:, : self.num_colours] = _mix(fill, before, opacities)
         return painted
 
     def add(self, samples: Samples, corrections: Floats) -> Samples:
@@ -192,15 +192,6 @@ class Cmyk:
     def spell_out(self, samples: Samples) -> Samples:
         return samples
 
-    def expect_usable(self) -> None:
-        """Raises UnsupportedPhoto for a profile that can't be converted through both ways."""
-        try:
-            _ = self.profile and _transforms_of(self.profile)
-        except ImageCms.PyCMSError as error:
-            raise UnsupportedPhoto(
-                f"the photo's CMYK profile can't be converted through both ways ({error}); embed another one"
-            ) from error
-
     def _to_rgb(self, inks: Bytes) -> Bytes:
         return np.asarray(self._apply(inks, "CMYK", "RGB"))
 
@@ -213,6 +204,18 @@ class Cmyk:
         converted = ImageCms.applyTransform(picture, _transforms_of(self.profile)[to_mode])
         assert converted is not None  # it is only when the picture is changed in place
         return converted
+
+
+def usable_cmyk(profile: bytes | None) -> Cmyk:
+    """Raises UnsupportedPhoto for a profile that can't be converted through both ways."""
+    inks = Cmyk(profile)
+    try:
+        _ = inks.profile and _transforms_of(inks.profile)
+    except ImageCms.PyCMSError as error:
+        raise UnsupportedPhoto(
+            f"the photo's CMYK profile can't be converted through both ways ({error}); embed another one"
+        ) from error
+    return inks
 
 
 @lru_cache(maxsize=4)
@@ -241,7 +244,8 @@ def to_8_bit(samples: Samples) -> Bytes:
 
 
 def to_depth(colours: Samples, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Samples:
-    """uint8 to `dtype`, the range with it; what is of `dtype` as it is."""
+    """uint8 or uint16 to `dtype`, never to a narrower one: the range goes with it; what is of `dtype` stays as it
+    is."""
     return colours if colours.dtype == dtype else colours.astype(np.uint16) * np.uint16(257)
 
 
@@ -253,8 +257,16 @@ def in_bands(convert: Callable[[Samples], Bytes], samples: Samples, num_channels
     return converted
 
 
-def bands_of(height_px: int) -> Iterator[slice]:
-    return (slice(top, min(top + BAND_PX, height_px)) for top in range(0, height_px, BAND_PX))
+def bands_of(height_px: int, band_px: int = BAND_PX) -> Iterator[slice]:
+    return (slice(top, min(top + band_px, height_px)) for top in range(0, height_px, band_px))
+
+
+def are_equal(samples: Samples, others: Samples) -> bool:
+    if samples is others:
+        return True
+    return samples.shape == others.shape and all(
+        np.array_equal(samples[rows], others[rows]) for rows in bands_of(samples.shape[0])
+    )
 
 
 def luma_of(colours: Samples | Floats) -> Floats:
@@ -276,6 +288,9 @@ def _added(samples: AnySamples, corrections: Floats) -> AnySamples:
     return added
 
 
-def _mix(colours: Samples, before: Bytes, opacities: Bytes) -> Bytes:
+def _mix(colours: Samples, before: AnySamples, opacities: Bytes) -> AnySamples:
+    """(N, C) each, of one depth; opacities: (N,)."""
     share = opacities[:, None].astype(np.uint32)
-    return ((colours * share + before * (255 - share) + 127) // 255).astype(np.uint8)
+    mixed: AnySamples = np.empty_like(before)
+    mixed[:] = (colours * share + before * (255 - share) + 127) // 255
+    return mixed

@@ -3,28 +3,29 @@
 Kept: the coefficients of every 8 x 8 block in which nothing has changed; quantisation tables, chroma subsampling,
 progressive or baseline, samples stored as RGB, and every APPn and comment segment byte for byte: JFIF, EXIF, XMP,
 extended XMP, ICC, IPTC.
-What was denoised is encoded anew as a whole, too, with finer tables: see `quality_without_artifacts`.
 Not kept: thumbnails (JFIF, JFXX, EXIF, Photoshop's, XMP's but for its extension), further pictures of the file (MPO,
 depth, gain maps), arithmetic coding and restart markers, Huffman tables (they are optimised).
 Components whose sizes are no whole multiples are encoded anew as a whole, with the same tables. The same goes for
-another size or quality. CMYK and YCCK are written in one scan a component.
+another size or quality. CMYK and YCCK are written in one scan a component. What was denoised is encoded anew as a
+whole, with tables of quality 95 unless its own are finer.
 """
 
 import io
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import JpegImagePlugin
 
 from restoration.errors import PhotoUndecodable
 from restoration.jpeg_coefficients import ColourSpace, Component, Layout, replace_samples
-from restoration.photo_colours import Bytes, Cmyk, ColourModel, Direct
+from restoration.photo_colours import Bytes, ColourModel, Direct, usable_cmyk
 from restoration.photo_history import History, add_history
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
-from restoration.photo_pillow import Plain, read_samples, to_picture
-from restoration.photo_tags import ORIENTATION, SHORT, Tag, pack_tags, without_thumbnail
+from restoration.photo_pillow import Plain, buffer_of, read_samples, to_picture
+from restoration.photo_tags import EXIF_PREFIX, ORIENTATION, SHORT, Tag, pack_tags, without_thumbnail
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
 DEFAULT_QUALITY = 95
@@ -36,7 +37,6 @@ _MAX_JUNK_BYTES = 65_536
 _MAX_PAYLOAD_BYTES = 65_533
 _JFIF_PREFIX = b"JFIF\0"
 _THUMBNAIL_SIZE_AT = 12  # in JFIF's segment: width and height, a byte each
-_EXIF_PREFIX = b"Exif\0\0"
 _XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 _RESOURCE_PREFIX = b"Photoshop 3.0\0"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -62,6 +62,7 @@ class JpegTraits:
     is_progressive: bool
     is_stored_as_rgb: bool
     segments: tuple[Segment, ...]
+    is_lossless: ClassVar[bool] = False
 
 
 class _PlainJpeg(JpegImagePlugin.JpegImageFile):
@@ -86,10 +87,12 @@ def open_jpeg(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedP
     )
 
 
-def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None) -> bytes:
+def write_jpeg(plain: Plain, metadata: Metadata, quality: int | None, history: History | None = None) -> bytes:
     """plain: 8-bit L, RGB or CMYK; written at `quality` or 95, 4:4:4, with the metadata that fit JPEG's segments of
     64 KiB (ICC profiles may take many). Of longer EXIF the orientation is kept, without which it would lie askew."""
     output = io.BytesIO()
+    if history:
+        metadata = replace(metadata, xmp=_add_fitting_history(metadata.xmp or b"", history))
     to_picture(plain).save(
         output, "JPEG", quality=quality or DEFAULT_QUALITY, subsampling=0, **_metadata_options(metadata)
     )
@@ -118,19 +121,28 @@ def reencode_jpeg(
     """plain: 8-bit L, RGB or CMYK, encoded anew as the traits say; quality, if given, replaces the tables."""
     output = io.BytesIO()
     tables = [list(table) for table in traits.quantisation_tables]
-    to_picture(plain).save(
-        output,
-        "JPEG",
-        subsampling=traits.subsampling,
-        progressive=traits.is_progressive,
-        keep_rgb=traits.is_stored_as_rgb,
-        **({"qtables": tables} if quality is None else {"quality": quality}),
-    )
+    with buffer_of(_most_bytes(plain.samples.shape)) if traits.is_progressive else nullcontext():
+        to_picture(plain).save(
+            output,
+            "JPEG",
+            subsampling=traits.subsampling,
+            progressive=traits.is_progressive,
+            keep_rgb=traits.is_stored_as_rgb,
+            **({"qtables": tables} if quality is None else {"quality": quality}),
+        )
     written = output.getvalue()
     transform = [segment for segment in _read_segments(written) if _is_colour_transform(segment)]
     others = [segment for segment in _with_history(traits.segments, history) if not _is_colour_transform(segment)]
     first = sum(segment.payload.startswith(_JFIF_PREFIX) for segment in others)  # it must come before everything
     return _with_segments(written, [*others[:first], *transform, *others[first:]])
+
+
+def _most_bytes(shape: tuple[int, ...]) -> int:
+    """What a progressive JPEG of (H, W, C) samples takes at most, which libjpeg must be able to write in one piece: of
+    noise in blocks of 8 x 8, filled up at the edges, 1.2 bytes a sample were the most (measured, at a quality of 100).
+    """
+    height_px, width_px, num_channels = shape
+    return 2 * (height_px + 7) * (width_px + 7) * num_channels
 
 
 def _with_segments(written: bytes, segments: Iterable[Segment]) -> bytes:
@@ -146,9 +158,7 @@ def _with_segments(written: bytes, segments: Iterable[Segment]) -> bytes:
 def _colours_of(file: JpegImagePlugin.JpegImageFile, metadata: Metadata) -> ColourModel:
     if file.mode != "CMYK":
         return Direct(num_colours=len(file.getbands()), has_alpha=False)
-    inks = Cmyk(metadata.icc_profile)
-    inks.expect_usable()
-    return inks
+    return usable_cmyk(metadata.icc_profile)
 
 
 def claimed_size(encoded: bytes) -> tuple[int, int]:
@@ -206,7 +216,7 @@ def _is_colour_transform(segment: Segment) -> bool:
 def _without_thumbnail(segment: Segment) -> Segment:
     if segment.payload.startswith(_JFIF_PREFIX) and any(segment.payload[_THUMBNAIL_SIZE_AT:][:2]):
         return segment._replace(payload=segment.payload[:_THUMBNAIL_SIZE_AT] + bytes(2))
-    for prefix, cut in ((_EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
+    for prefix, cut in ((EXIF_PREFIX, without_thumbnail), (_XMP_PREFIX, without_xmp_thumbnail)):
         if segment.payload.startswith(prefix):
             return segment._replace(payload=prefix + cut(segment.payload.removeprefix(prefix)))
     return segment
@@ -230,19 +240,23 @@ def _without_resource_thumbnail(segments: Sequence[Segment]) -> Sequence[Segment
 
 
 def _with_history(segments: Sequence[Segment], history: History | None) -> Sequence[Segment]:
-    """In the XMP, or in one of its own behind what should stand first (JFIF, EXIF); left out if it is too big."""
+    """In the XMP, or in one of its own behind what should stand first (JFIF, EXIF)."""
     if history is None:
         return segments
     is_xmp = [segment.marker == _APP1 and segment.payload.startswith(_XMP_PREFIX) for segment in segments]
     at = is_xmp.index(True) if any(is_xmp) else None
     xmp = segments[at].payload.removeprefix(_XMP_PREFIX) if at is not None else None
-    payload = _XMP_PREFIX + add_history(xmp, history)
-    if len(payload) > _MAX_PAYLOAD_BYTES:
-        return segments
+    segment = Segment(_APP1, _XMP_PREFIX + _add_fitting_history(xmp or b"", history))
     if at is not None:
-        return [*segments[:at], Segment(_APP1, payload), *segments[at + 1 :]]
-    first = sum(segment.payload.startswith((_JFIF_PREFIX, _EXIF_PREFIX)) for segment in segments)
-    return [*segments[:first], Segment(_APP1, payload), *segments[first:]]
+        return [*segments[:at], segment, *segments[at + 1 :]]
+    first = sum(segment.payload.startswith((_JFIF_PREFIX, EXIF_PREFIX)) for segment in segments)
+    return [*segments[:first], segment, *segments[first:]]
+
+
+def _add_fitting_history(xmp: bytes, history: History) -> bytes:
+    """The XMP with the entry, or without where a segment has no room for both."""
+    longer = add_history(xmp, history)
+    return longer if len(_XMP_PREFIX + longer) <= _MAX_PAYLOAD_BYTES else xmp
 
 
 def _pack_segment(segment: Segment) -> bytes:
@@ -299,8 +313,8 @@ def _metadata_options(metadata: Metadata) -> dict[str, Any]:
     if metadata.icc_profile and len(metadata.icc_profile) <= 255 * (_MAX_PAYLOAD_BYTES - 14):
         options["icc_profile"] = metadata.icc_profile
     if metadata.exif:
-        exif = _EXIF_PREFIX + metadata.exif
-        options["exif"] = exif if len(exif) <= _MAX_PAYLOAD_BYTES else _EXIF_PREFIX + _orientation_alone(metadata)
+        exif = EXIF_PREFIX + metadata.exif
+        options["exif"] = exif if len(exif) <= _MAX_PAYLOAD_BYTES else EXIF_PREFIX + _orientation_alone(metadata)
     if metadata.xmp and len(_XMP_PREFIX + metadata.xmp) <= _MAX_PAYLOAD_BYTES:
         options["xmp"] = metadata.xmp
     if metadata.dpi:

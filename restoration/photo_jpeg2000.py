@@ -322,12 +322,14 @@ def _read_uuid(boxes: Sequence[Box], identity: bytes) -> bytes | None:
 
 
 def _read_resolution(resolution: bytes) -> tuple[float, float] | None:
-    """Dots per inch, horizontal and vertical, of a res box: as captured, else as to be shown (annex I.5.3.7)."""
-    found = {box.type: box.data for box, _ in _read_boxes(resolution)}
-    data = found.get(b"resc") or found.get(b"resd")
-    if not data:
+    """Dots per inch, horizontal and vertical, of a res box: as captured, else as to be shown (annex I.5.3.7). None of
+    one that is broken: the picture needs none."""
+    try:
+        found = {box.type: box.data for box, _ in _read_boxes(resolution)}
+        numbers = struct.unpack_from(">HHHHbb", found.get(b"resc") or found.get(b"resd") or b"")
+    except (PhotoUndecodable, struct.error):
         return None
-    above_down, below_down, above_across, below_across, tens_down, tens_across = struct.unpack_from(">HHHHbb", data)
+    above_down, below_down, above_across, below_across, tens_down, tens_across = numbers
     if not below_down or not below_across:
         return None
     return (

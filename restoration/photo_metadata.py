@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from restoration.photo_colours import ColourModel, Samples
 from restoration.photo_tags import (
+    EXIF_PREFIX,
     ORIENTATION,
     RATIONAL,
     RESOLUTION_UNIT,
@@ -58,7 +59,8 @@ class OpenedPhoto(NamedTuple):
 def read_metadata(info: Mapping[Any, Any], exif: bytes | None = None) -> Metadata:
     """From what Pillow's readers leave in `info`; whatever is not of the expected kind is left out."""
     exif = exif or _bytes_or_none(info.get("exif"))
-    exif = without_thumbnail(exif.removeprefix(b"Exif\0\0")) if exif else None
+    if exif:  # a PNG may hold the prefix that Pillow adds
+        exif = without_thumbnail(exif.removeprefix(EXIF_PREFIX).removeprefix(EXIF_PREFIX))
     return Metadata(
         icc_profile=_bytes_or_none(info.get("icc_profile")),
         exif=exif,

@@ -1,11 +1,16 @@
 """Samples from and to Pillow's pictures, where Pillow reads or writes the format."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from restoration.photo_colours import Bytes, bands_of
+
+_BUFFER_LOCK = threading.Lock()
 
 
 class Plain(NamedTuple):
@@ -32,3 +37,15 @@ def to_picture(plain: Plain) -> Image.Image:
     samples = plain.samples[:, :, 0] if plain.samples.shape[2] == 1 else plain.samples
     height_px, width_px = samples.shape[:2]
     return Image.frombuffer(plain.mode, (width_px, height_px), np.ascontiguousarray(samples), "raw", plain.mode, 0, 1)
+
+
+@contextmanager
+def buffer_of(num_bytes: int) -> Iterator[None]:
+    """Pillow writes with a buffer of so many bytes at least. It takes no such option but one for all threads."""
+    with _BUFFER_LOCK:
+        usual = ImageFile.MAXBLOCK
+        ImageFile.MAXBLOCK = max(usual, num_bytes)
+        try:
+            yield
+        finally:
+            ImageFile.MAXBLOCK = usual

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -64,6 +64,7 @@ class PngTraits:
     num_bits: int
     colour_type: int
     only_here: str | None
+    is_lossless: ClassVar[bool] = True
 
 
 def open_png(encoded: bytes, check_size: Callable[[int, int], None]) -> OpenedPhoto:

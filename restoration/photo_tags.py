@@ -1,7 +1,8 @@
 """TIFF directories of tags, which are also what EXIF is: read, written, and cut down, with every value as it came.
 
 Pillow reads tags into Python numbers and text and writes them back with guessed types; here values stay bytes.
-Format: TIFF 6.0, section 2; BigTIFF; EXIF 2.32, section 4.6. Broken tags are left out, they never raise.
+Format: TIFF 6.0, section 2; BigTIFF; EXIF 2.32, section 4.6. Broken tags are left out, unless `is_strict`; a
+broken chain of directories raises ValueError.
 """
 
 import struct
@@ -14,6 +15,8 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 34665, 34853, 40965
 MAX_TAGS = 4096
+EXIF_PREFIX = b"Exif\0\0"
+"""What a JPEG has in front of its EXIF, and some writers of other formats, too."""
 
 _SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 # How many bytes turn round together when the byte order changes, and how many bytes one value has.
@@ -161,16 +164,17 @@ def _in_order(tag: Tag, layout: TiffLayout) -> bytes:
 
 
 def without_thumbnail(exif: bytes) -> bytes:
-    """`exif` (no prefix) with the link to its second directory, the thumbnail's, cut: the thumbnail would show the
-    photo unrestored. Nothing moves, so that maker notes, which hold offsets, stay readable."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None or len(exif) < 8:
+    """`exif`, with its prefix or without, with the link to its second directory, the thumbnail's, cut: the thumbnail
+    would show the photo unrestored. Nothing moves, so that maker notes, which hold offsets, stay readable."""
+    start = len(EXIF_PREFIX) if exif.startswith(EXIF_PREFIX) else 0
+    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
+    if order is None or len(exif) < start + 8:
         return exif
-    (offset,) = struct.unpack_from(order + "L", exif, 4)
-    if offset + 2 > len(exif):
+    (offset,) = struct.unpack_from(order + "L", exif, start + 4)
+    if start + offset + 2 > len(exif):
         return exif
-    (num_tags,) = struct.unpack_from(order + "H", exif, offset)
-    link = offset + 2 + 12 * num_tags
+    (num_tags,) = struct.unpack_from(order + "H", exif, start + offset)
+    link = start + offset + 2 + 12 * num_tags
     return exif[:link] + bytes(4) + exif[link + 4 :] if link + 4 <= len(exif) else exif
 
 

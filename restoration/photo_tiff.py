@@ -22,7 +22,7 @@ import numpy as np
 import tifffile
 
 from restoration.errors import PhotoUndecodable, UnsupportedPhoto
-from restoration.photo_colours import Cmyk, ColourModel, Direct, Indexed, Samples, bands_of, grey_levels
+from restoration.photo_colours import ColourModel, Direct, Indexed, Samples, are_equal, grey_levels, usable_cmyk
 from restoration.photo_history import History, add_history
 from restoration.photo_jpeg import claimed_size
 from restoration.photo_metadata import Metadata, OpenedPhoto, read_metadata
@@ -51,7 +51,15 @@ from restoration.photo_tags import (
     read_tags,
 )
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
-from restoration.tiff_segments import DEFLATE, HORIZONTAL, LOSSLESS, Scheme, Segmentation, encode_segment
+from restoration.tiff_segments import (
+    DEFLATE,
+    HORIZONTAL,
+    LOSSLESS,
+    WITH_PREDICTOR,
+    Scheme,
+    Segmentation,
+    encode_segment,
+)
 
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _NUM_CHANNELS, _STRIP_HEIGHT, _STRIP_BYTES = 266, 273, 277, 278, 279
@@ -94,8 +102,9 @@ _PLAIN_KINDS: Mapping[str, tuple[int, bool]] = {
 
 @dataclass(frozen=True)
 class TiffTraits:
-    """directory: the page's own; offsets and num_bytes: of its strips or tiles; scheme: how they are encoded;
-    is_lossless: whether they were; is_rewritable: whether one can be encoded anew alone."""
+    """directory: the page's own; segmentation: how the page is cut; offsets and num_bytes: of its strips or tiles;
+    scheme: how they are encoded; photometric: TIFF's number for what samples mean; is_lossless: whether they were
+    encoded so; is_rewritable: whether one can be encoded anew alone."""
 
     directory: Directory
     segmentation: Segmentation
@@ -139,7 +148,9 @@ def rewrite_tiff(
     num_uses = Counter(offset for page, _ in pages for offset in page.offsets)
     new_offsets = {}
     for (page, before), samples in zip(pages, after, strict=True):
-        changed = [index for index, box in enumerate(page.segmentation.boxes()) if _differ(before[box], samples[box])]
+        changed = [
+            index for index, box in enumerate(page.segmentation.boxes()) if not are_equal(before[box], samples[box])
+        ]
         if changed:
             tags = _write_segments(file, page, samples, changed, num_uses)
             tags |= _fresh_metadata(read_tags(encoded, (_XMP, _PHOTOSHOP), at=page.directory.offset), history)
@@ -283,6 +294,13 @@ def _check_kind(layout: Tags) -> None:
         )
     if _number(layout, _PREDICTOR, 1) not in (1, HORIZONTAL) or _number(layout, _DEPTH, 1) != 1:
         raise UnsupportedPhoto("the TIFF holds a volume, or a predictor for other samples; save it as a plain TIFF")
+    # Some readers pass over such a tag and others add samples up, so that nobody knows what the photo looks like
+    is_predictable = compression in WITH_PREDICTOR and bits <= {8, 16}
+    if _number(layout, _PREDICTOR, 1) == HORIZONTAL and not is_predictable and compression != _JPEG:
+        raise UnsupportedPhoto(
+            f"the TIFF has a predictor where there is none, at {max(bits)} bits a channel and compression "
+            f"{compression}; save it anew, with LZW or deflate if it is to have one"
+        )
     extra_channels = _numbers(layout, _EXTRA_SAMPLES, ())
     if extra_channels not in ((), (_STRAIGHT_ALPHA,)):
         raise UnsupportedPhoto(
@@ -308,9 +326,7 @@ def _colours_of(layout: Tags, metadata: Metadata) -> ColourModel:
     if photometric == _BY_PALETTE:
         return _read_palette(layout, num_bits)
     if photometric == _INKS:
-        inks = Cmyk(metadata.icc_profile)
-        inks.expect_usable()
-        return inks
+        return usable_cmyk(metadata.icc_profile)
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         is_inverted = photometric == _WHITE_IS_ZERO
         return grey_levels(num_bits, is_inverted=is_inverted) if num_bits < 8 else Direct(1, has_alpha, is_inverted)
@@ -324,10 +340,6 @@ def _read_palette(layout: Tags, num_bits: int) -> Indexed:
     table = np.full((1 << num_bits, 4), 255, np.uint8)
     table[:, :3] = planes.T
     return Indexed(table.tobytes(), "palette")
-
-
-def _differ(before: Samples, after: Samples) -> bool:
-    return any(not np.array_equal(before[rows], after[rows]) for rows in bands_of(before.shape[0]))
 
 
 def _write_segments(

@@ -1,7 +1,7 @@
 """WebP: written back losslessly, a lossy one too: a second lossy pass would change undamaged samples.
 
-Kept: ICC profile, EXIF (without its thumbnail), XMP. Not kept: unknown chunks, lossy compression (the file grows; a
-quality asks for it).
+Kept: ICC profile; EXIF and XMP, without their thumbnails. Not kept: unknown chunks, lossy compression (the file grows;
+a quality asks for it).
 """
 
 import io

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,27 +11,30 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 from safetensors.torch import save as save_safetensors
 
+from restoration.architectures import config_of
 from restoration.damage_maps import encode_map
 from restoration.device import DeviceGenerator
 from restoration.errors import ReleaseInvalid
-from restoration.generator import Generator, config_of
-from restoration.golden import DAMAGE_MAP, DAMAGED, DENOISED, RESTORED, VERIFIED_MAP, make_golden
+from restoration.generator import Generator
+from restoration.golden import DAMAGED, MAPS, make_golden
 from restoration.photo import decode_photo, encode_photo
 from restoration.release import (
     MANIFEST,
     FileRecord,
-    GoldenTolerance,
     Manifest,
     Release,
+    is_version,
     load_generator,
     read_release,
     weight_names,
 )
 from restoration.restorer import Restorer
+from restoration.stores import alone_in
 
 MAX_PART_BYTES = 16 * 1024 * 1024
 LAST_NUMBER = "last_number"
@@ -53,7 +55,6 @@ def publish_release(
     scores: JsonValue,
     code_revision: str,
     created: datetime,
-    golden_tolerance: GoldenTolerance | None = None,
 ) -> Release:
     """Publish a generator under the next number; the generator itself is left as it is.
 
@@ -77,7 +78,6 @@ def publish_release(
             recipe=recipe,
             data_fingerprint=data_fingerprint,
             scores=scores,
-            golden_tolerance=golden_tolerance or GoldenTolerance(),
         )
         _write_golden(folder, Release(manifest.version, folder, manifest), golden)
         manifest = manifest.model_copy(update={"files": _file_records(folder)})
@@ -139,16 +139,14 @@ def _write_golden(folder: Path, release: Release, damaged_png: bytes) -> None:
     damaged = decode_photo(damaged_png)
     if damaged.format != "png":
         raise ReleaseInvalid(f"the golden photo is {damaged.format}, expected png: the self-test must be exact")
+    if damaged.samples.dtype != np.uint8:
+        raise ReleaseInvalid("the golden photo has 16 bits a channel, expected 8: tolerances are in levels of 0 to 255")
     generator = DeviceGenerator(load_generator(release), torch.device("cpu"), "float32")
     golden = make_golden(damaged, generator)
     (folder / DAMAGED).parent.mkdir()
     (folder / DAMAGED).write_bytes(damaged_png)
-    (folder / RESTORED).write_bytes(encode_photo(damaged, golden.restored))
-    (folder / DAMAGE_MAP).write_bytes(encode_map(golden.damage_map))
-    if golden.verified_map is not None:
-        (folder / VERIFIED_MAP).write_bytes(encode_map(golden.verified_map))
-    if golden.denoised is not None:
-        (folder / DENOISED).write_bytes(encode_photo(damaged, golden.denoised))
+    for name, made in golden.made.items():
+        (folder / name).write_bytes(encode_map(made) if name in MAPS else encode_photo(damaged, made))
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:
@@ -182,7 +180,7 @@ def _move_in(store: Path, folder: Path, manifest: Manifest) -> str:
 
 def _next_number(store: Path) -> int:
     """One more than any number that is there, or ever was."""
-    taken = [int(entry.name) for entry in store.iterdir() if re.fullmatch(r"[0-9]{4,}", entry.name)]
+    taken = [int(entry.name) for entry in store.iterdir() if is_version(entry.name)]
     return max([*taken, _last_number(store)]) + 1
 
 
@@ -197,10 +195,11 @@ def _last_number(store: Path) -> int:
 
 
 def _record_number(store: Path, number: int) -> None:
-    """A publisher that was overtaken may write a lower number; harmless, since the higher release is there to see."""
+    """It never goes down, even if publishers that were overtaken record theirs late."""
     written = store / f".incoming-{LAST_NUMBER}-{secrets.token_hex(4)}"
-    written.write_text(f"{max(number, _last_number(store))}\n", encoding="ascii")
-    written.replace(store / LAST_NUMBER)
+    with alone_in(store):
+        written.write_text(f"{max(number, _last_number(store))}\n", encoding="ascii")
+        written.replace(store / LAST_NUMBER)
 
 
 def _fsync_tree(folder: Path) -> None:

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from restoration.architectures import build_generator
 from restoration.errors import NoRelease, ReleaseInvalid
-from restoration.generator import Generator, build_generator
+from restoration.generator import Generator
 
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
@@ -48,8 +49,8 @@ class FileRecord(BaseModel):
 class GoldenTolerance(BaseModel):
     """How far the self-test may be from the golden files, in levels of 0 to 255; met by CPU and GPU alike.
 
-    Restored samples are compared where either photo was written: a release that does nothing must not pass because
-    most of a photo is undamaged.
+    Restored samples are compared where the release wrote when it was published: one that does nothing must not pass
+    because most of a photo is undamaged.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,8 +84,11 @@ class Manifest(BaseModel):
     def _stays_inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
         for name in files:
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name or name in ("", "."):
+            leads_out = path.is_absolute() or ".." in path.parts or "\\" in name
+            if leads_out or str(path) != name or name in ("", ".") or not name.isprintable():
                 raise ValueError(f"{name!r} is not a plain path inside the release")
+            if above := next((str(parent) for parent in path.parents if str(parent) in files), None):
+                raise ValueError(f"{above!r} is a file and the folder of {name!r}")
         return files
 
 

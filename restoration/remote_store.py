@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fsspec
 
-from restoration.errors import InvalidOption, ReleaseError, ReleaseExists, ReleaseInvalid, StoreUnreachable
+from restoration.errors import InvalidOption, NoRelease, ReleaseError, ReleaseExists, ReleaseInvalid, StoreUnreachable
 from restoration.release import MANIFEST, MAX_MANIFEST_BYTES, Release, is_version
 
 NUMBERS = "numbers"
@@ -57,7 +57,7 @@ class RemoteStore:
         }
 
     def read_manifest(self, version: str) -> bytes:
-        """Not parsed. Raises ReleaseInvalid if it is missing or too large, StoreUnreachable."""
+        """Not parsed. Raises NoRelease if it is missing, ReleaseInvalid if it is too large, StoreUnreachable."""
         self._expect_size(version, MANIFEST, MAX_MANIFEST_BYTES, is_limit=True)
         with self._asking(f"give {version}/{MANIFEST}"):
             content: bytes = self._files.cat_file(self._path(version, MANIFEST))
@@ -109,6 +109,8 @@ class RemoteStore:
             try:
                 found = self._files.size(self._path(version, name))
             except FileNotFoundError as error:
+                if name == MANIFEST:
+                    raise NoRelease(f"{self} holds no release {version}: it has no {MANIFEST}") from error
                 raise ReleaseInvalid(f"release {version}: {self} has no {name}; publish it again") from error
         if found > size_bytes or (found < size_bytes and not is_limit):
             raise ReleaseInvalid(

@@ -19,18 +19,16 @@ from typing import Literal, Self, TypedDict, Unpack, get_args
 import numpy as np
 import torch
 
-from restoration.cpu import UNDER_WAY
 from restoration.damage_maps import encode_map
 from restoration.device import (
     DeviceGenerator,
     Precision,
     PrecisionChoice,
-    TileGenerator,
     choose_batch_size,
     choose_device,
     choose_precision,
 )
-from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, ReleaseError
+from restoration.errors import DenoiserMissing, InvalidOption, NoRelease, ReleaseError, ReleaseInvalid
 from restoration.freed_memory import give_back_freed_memory
 from restoration.golden import check_golden, read_golden
 from restoration.masks import DEFAULT_SENSITIVITY, grade_copy, grade_damage
@@ -40,7 +38,9 @@ from restoration.photo_colours import bands_of, luma_of
 from restoration.pyramid import PyramidPass
 from restoration.release import Release, load_generator
 from restoration.stores import Store
+from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
+from restoration.under_way import UNDER_WAY
 
 Mode = Literal["auto", "tile", "resize"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -296,6 +296,20 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - started
 
 
+@contextmanager
+def _as_release_errors(release: Release) -> Iterator[None]:
+    """What its networks cannot compute is the release's fault, what the device cannot is not. A config may hold
+    anything that JSON can, such as a dilation of 1.5."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise ReleaseInvalid(
+            f"release {release.version}: its networks cannot be computed ({error}); publish it again"
+        ) from error
+
+
 class LoadSettings(TypedDict, total=False):
     """Where a release is loaded, and how it runs there. batch_size: 0 for the device's own; num_threads: of a CPU,
     0 for as many as torch has."""
@@ -324,13 +338,12 @@ class Restorer:
         precision = choose_precision(device, settings.get("precision", "auto"))
         batch_size = settings.get("batch_size") or choose_batch_size(device)
         num_threads = settings.get("num_threads", 0)
-        generator = DeviceGenerator(
-            load_generator(release), device, precision, batch_size=batch_size, num_threads=num_threads
-        )
-        golden = read_golden(release)
-        if precision == "int8":
-            generator.quantise(lambda: restore_photo(golden.damaged, generator))
-        generator.warm_up(TILE_PX)
+        network, golden = load_generator(release), read_golden(release)
+        with _as_release_errors(release):
+            generator = DeviceGenerator(network, device, precision, batch_size=batch_size, num_threads=num_threads)
+            if precision == "int8":
+                generator.quantise(lambda: restore_photo(golden.damaged, generator))
+            generator.warm_up(TILE_PX)
         check_golden(release, golden, generator)
         generator.give_back_memory()
         return cls(release, generator)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from restoration.errors import ReleaseInvalid, StoreUnreachable
-from restoration.release import MANIFEST, Release, list_releases, read_manifest, read_release
+from restoration.errors import NoRelease, ReleaseInvalid, StoreUnreachable
+from restoration.release import MANIFEST, Release, is_version, list_releases, read_manifest, read_release
 from restoration.remote_store import URL_PATTERN, Fingerprint, RemoteStore
 
 INCOMING = ".incoming"
@@ -101,7 +101,9 @@ class MirroredStore:
 
     def read(self, version: str) -> Release:
         """From a copy if its manifest is the store's, or the store does not answer; else it is fetched first."""
-        with self._alone():
+        if not is_version(version):
+            raise NoRelease(f"{self} holds no release {version!r}: that is no release's number")
+        with self._keeping_copies(), alone_in(self._folder):
             copy = self._find_copy(version)
             try:
                 manifest = self._remote.read_manifest(version)
@@ -109,7 +111,7 @@ class MirroredStore:
                 if copy is None:
                     raise
                 return copy
-            if copy is None or (copy.path / MANIFEST).read_bytes() != manifest:
+            if copy is None or not _holds(copy.path / MANIFEST, manifest):
                 copy = self._fetch(version, manifest)
             self._discard_old_copies(version)
             return copy
@@ -124,12 +126,14 @@ class MirroredStore:
             return None
 
     def _fetch(self, version: str, manifest: bytes) -> Release:
-        """Files that came whole before an earlier try broke off are not fetched again."""
+        """Files of this manifest that came whole before an earlier try broke off are not fetched again."""
         incoming = self._folder / INCOMING  # a store of this one release
         for other in incoming.glob("*"):
             if other.name != version:
                 shutil.rmtree(other)
         folder = incoming / version
+        if folder.exists() and not _holds(folder / MANIFEST, manifest):
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).write_bytes(manifest)
         release = Release(version, folder, read_manifest(folder / MANIFEST, version))
@@ -148,14 +152,30 @@ class MirroredStore:
             shutil.rmtree(self._folder / each)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def _keeping_copies(self) -> Iterator[None]:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(lock)
+        except OSError as error:
+            raise StoreUnreachable(
+                f"no copy of {self} can be kept in {self._folder}: {error.strerror}; make room there, or name another "
+                "folder"
+            ) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process or thread is here meanwhile; they wait. The folder is made if it is missing. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _is_whole(release: Release, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Samples to network range and back: the only file in which ranges change."""
+"""Samples to the networks' range and back. What a denoiser adds is scaled to a photo's depth in `photo_colours`."""
 
 from collections.abc import Sequence
 
@@ -28,9 +28,9 @@ def stack_tiles(tiles: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 
-def to_samples(picture: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
-    """picture: (C, H, W) float in [0, 1], clipped where it is not; returns (H, W, C) of `dtype`, rounded to nearest."""
-    return band_to_samples(picture.detach().float().permute(1, 2, 0).cpu().numpy(), dtype)
+def to_samples(picture: Tensor) -> np.ndarray:
+    """picture: (C, H, W) float in [0, 1], clipped where it is not; returns (H, W, C) uint8, rounded to nearest."""
+    return band_to_samples(picture.detach().float().permute(1, 2, 0).cpu().numpy())
 
 
 def band_to_samples(band: np.ndarray, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:

@@ -32,6 +32,8 @@ Zstandard and LZMA takes too long for what it saves."""
 _PACKBITS = 32773
 LOSSLESS = frozenset((*_ENCODERS, _PACKBITS))
 """Compressions in which a segment can be written, so that all others stay as they are."""
+WITH_PREDICTOR = frozenset(_ENCODERS) - {1}
+"""Those of them in which libtiff knows a predictor, of 8 or 16 bits."""
 
 
 class Scheme(NamedTuple):

@@ -13,14 +13,12 @@ cover most. A network that looks farther is given tiles that follow the mask: th
 and on no grid.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-
-from restoration.errors import InvalidOption
 
 JOIN_PX = 32
 """Parts of a mask that are no farther apart are one area, which is not divided between tiles if it fits into one."""
@@ -79,10 +77,10 @@ class TilePlan:
     def halved(self) -> "TilePlan":
         """The same tiles on a copy of half the side, to cut them there; its weights are not to be blended with.
 
-        Raises InvalidOption if a tile starts, or ends, between two samples of the copy.
+        Raises ValueError if a tile starts, or ends, between two samples of the copy.
         """
         if self.tile_px % 2 or any(start % 2 for corner in self.corners() for start in corner):
-            raise InvalidOption(f"tiles of {self.tile_px} px do not start and end at even coordinates; use even cells")
+            raise ValueError(f"tiles of {self.tile_px} px do not start and end at even coordinates; use even cells")
 
         def halve(span: Span) -> Span:
             return Span(span.start // 2, span.weights[::2])
@@ -114,18 +112,18 @@ def plan_tiles(
 
     Every tile starts at a multiple of `cell_px`; the last row and column reach the far edge, or less than a cell beyond
     it. Nothing within `margin_px` of a tile's edge is used, except at the photo's own. `offset_px` moves the grid (the
-    first row and column stay at the near edge), to compare the results of two grids. Raises InvalidOption for sizes
+    first row and column stay at the near edge), to compare the results of two grids. Raises ValueError for sizes
     that make no grid.
     """
     if min(height_px, width_px, tile_px, cell_px) < 1:
-        raise InvalidOption(
+        raise ValueError(
             f"a {height_px} x {width_px} photo in tiles of {tile_px} px, cells of {cell_px} px: every size must be at "
             "least 1"
         )
     _expect_overlap(tile_px, overlap_px, margin_px)
     stride_px = tile_px - overlap_px
     if any(extent % cell_px for extent in (tile_px, stride_px, offset_px)):
-        raise InvalidOption(
+        raise ValueError(
             f"tile, stride and offset are {tile_px}, {stride_px} and {offset_px} px, not multiples of "
             f"the cell's {cell_px}"
         )
@@ -146,23 +144,20 @@ def plan_tiles_over(
     Every tile starts at a multiple of `cell_px`, and nothing within `margin_px` of its edge is used, except at the
     photo's own: so a network that looks no farther answers as it would on the grid of `plan_tiles`. What is used of
     two tiles does not overlap. `offset_px` moves tiles by up to what is used of one to the top and to the left, to
-    compare results. Raises InvalidOption for sizes that make no plan.
+    compare results. Raises ValueError for sizes that make no plan.
     """
     _expect_overlap(tile_px, 2 * margin_px, margin_px)
     if tile_px % cell_px or margin_px % cell_px or offset_px % cell_px:
-        raise InvalidOption(
+        raise ValueError(
             f"tile, margin and offset are {tile_px}, {margin_px} and {offset_px} px, not multiples of the cell's "
             f"{cell_px}"
         )
 
-    def lay(is_set: np.ndarray) -> list[Span]:
+    def lay(is_set: np.ndarray) -> Iterator[Span]:
         back_px = margin_px + offset_px % (tile_px - 2 * margin_px)
-        return list(_spans_covering(is_set, tile_px, margin_px, cell_px, back_px))
+        return _spans_covering(is_set, tile_px, margin_px, cell_px, back_px)
 
-    tile_rows = []
-    for rows in lay(np.logical_or.reduce(mask, axis=1)):
-        tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
-    return TilePlan(mask.shape[0], mask.shape[1], tile_px, tuple(tile_rows))
+    return _plan_in_rows(mask, tile_px, lay)
 
 
 def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int = 128, margin_px: int = 32) -> TilePlan:
@@ -171,7 +166,7 @@ def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int =
     An area that fits into a tile with `margin_px` around it is given to a single one along that axis, in its middle as
     far as the photo's edges allow; several that lie close together share one. A longer area is divided between tiles
     that overlap by at least `overlap_px`, of which nothing within `margin_px` of an edge is used. The weights sum to 1
-    where the mask is set; elsewhere they may not. Raises InvalidOption for sizes that make no plan.
+    where the mask is set; elsewhere they may not. Raises ValueError for sizes that make no plan.
     """
     _expect_overlap(tile_px, overlap_px, margin_px)
 
@@ -182,6 +177,12 @@ def plan_tiles_around(mask: np.ndarray, *, tile_px: int = 256, overlap_px: int =
             for span in _spans_over(first, end, len(is_set), tile_px, overlap_px, margin_px)
         ]
 
+    return _plan_in_rows(mask, tile_px, lay)
+
+
+def _plan_in_rows(mask: np.ndarray, tile_px: int, lay: Callable[[np.ndarray], Iterable[Span]]) -> TilePlan:
+    """Rows of tiles over what is set of a mask, (H, W) bool, and tiles over what is set of each row. lay: over (L,)
+    bool."""
     tile_rows = []
     for rows in lay(np.logical_or.reduce(mask, axis=1)):
         tile_rows.append(TileRow(rows, tuple(lay(np.logical_or.reduce(mask[rows.counting()], axis=0)))))
@@ -332,14 +333,12 @@ def _raised_cosine(start: int, size_px: int, length_px: int, overlap_px: int, ma
 
 def _expect_overlap(tile_px: int, overlap_px: int, margin_px: int) -> None:
     if not 0 <= overlap_px < tile_px:
-        raise InvalidOption(f"overlap_px is {overlap_px}, expected at least 0 and less than the tile's {tile_px}")
+        raise ValueError(f"overlap_px is {overlap_px}, expected at least 0 and less than the tile's {tile_px}")
     if not 0 <= 2 * margin_px <= overlap_px:
-        raise InvalidOption(
-            f"margin_px is {margin_px}, expected at least 0 and at most half the overlap's {overlap_px}"
-        )
+        raise ValueError(f"margin_px is {margin_px}, expected at least 0 and at most half the overlap's {overlap_px}")
 
 
 def _expect_size(samples: np.ndarray, plan: TilePlan) -> None:
     if samples.ndim != 3 or samples.shape[:2] != (plan.height_px, plan.width_px):
         expected = f"({plan.height_px}, {plan.width_px}, channels)"
-        raise InvalidOption(f"samples of shape {samples.shape} do not fit the plan, which expects {expected}")
+        raise ValueError(f"samples of shape {samples.shape} do not fit the plan, which expects {expected}")

@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from restoration import cuda
-from restoration.device import InFrontOf, TileGenerator, choose_device
+from restoration.device import choose_device
 from restoration.restorer import Mode
+from restoration.tile_generator import InFrontOf, TileGenerator
 from service.errors import DeviceBroken
 from service.metrics import Metrics
 from service.settings import Settings

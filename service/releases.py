@@ -204,7 +204,7 @@ def open_store_of(settings: Settings) -> Store:
 
 def is_lasting(error: Exception) -> bool:
     """Whether a release as it is would fail alike the next time. Not what memory, a disk or the network is to blame
-    for."""
+    for: a CPU without memory is a RuntimeError."""
     return isinstance(error, ReleaseError) and not (
-        isinstance(error, StoreUnreachable) or isinstance(error.__cause__, OSError)
+        isinstance(error, StoreUnreachable) or isinstance(error.__cause__, (OSError, RuntimeError))
     )

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from restoration.device import TileGenerator
 from restoration.generator import DetectFill
 from restoration.masks import grade_damage
 from restoration.passes import Seen, TilePass
 from restoration.pyramid import PyramidPass, copies_of
 from restoration.tensors import to_model_range, to_samples
+from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
 from training.cases import Case
 from training.damage import age_photos

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restoration.generator import soften
+from restoration.unets import soften
 from training.drawing import FAMILIES, INNOCENT
 from training.innocent import add_margins, add_objects
 from training.jpeg import compress_jpeg

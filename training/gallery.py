@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from restoration.device import TileGenerator
 from restoration.restorer import Restoration, RestoreOptions, restore_photo
+from restoration.tile_generator import TileGenerator
 from training.cases import HEAVY, Case, make_case
 from training.metrics import detection_scores, psnr
 from training.overlays import OverlayBank

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restoration.generator import TO_LUMA_CHROMA
+from restoration.unets import TO_LUMA_CHROMA
 
 BLOCK_PX = 8
 MCU_PX = 2 * BLOCK_PX

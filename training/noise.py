@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restoration.generator import soften
+from restoration.unets import soften
 from training.damage import Pairs, defocus, expose, fade_out, to_grey, tone_down
 from training.jpeg import MCU_PX, compress_jpeg, compress_jpeg_subsampled
 from training.randomness import chance, change_some, normal, uniform

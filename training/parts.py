@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from restoration.architectures import build_generator
 from restoration.errors import CheckpointError, InvalidOption, ReleaseInvalid
-from restoration.generator import DetectFillConfig, build_generator
+from restoration.generator import DetectFillConfig
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.publishing import PARTS_TAKEN, read_facts, write_facts
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Literal
 
-from restoration.generator import DetectFillConfig, Pix2PixConfig
+from restoration.generator import DetectFillConfig
+from restoration.pix2pix import Pix2PixConfig
 from training.damage import DamageConfig
 from training.discriminator import PatchGANConfig
 from training.noise import NoiseConfig

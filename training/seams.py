@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from restoration.device import TileGenerator
 from restoration.passes import OVERLAP_PX, TILE_PX
 from restoration.restorer import restore_photo
+from restoration.tile_generator import TileGenerator
 from training.cases import make_case, photo_of
 from training.overlays import OverlayBank
 

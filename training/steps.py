@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restoration.generator import ERASED, DetectFill, Generator, Pix2Pix
+from restoration.generator import ERASED, DetectFill, Generator
+from restoration.pix2pix import Pix2Pix
 from restoration.tensors import to_signed_range
 from training.damage import Pairs, pairs_from
 from training.discriminator import PatchGAN

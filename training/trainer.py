@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from restoration.architectures import build_generator, config_of
 from restoration.errors import CheckpointError, InvalidOption, LossNotFinite
-from restoration.generator import CALIBRATED, DetectFill, Generator, build_generator, config_of
+from restoration.generator import CALIBRATED, DetectFill, Generator
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.damage import Pairs
 from training.discriminator import PatchGAN

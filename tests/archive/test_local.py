@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from archive.local import OwnThreadsGenerator
-from restoration.device import DeviceGenerator, InFrontOf, TileGenerator
+from restoration.device import DeviceGenerator
 from restoration.generator import DetectFill, DetectFillConfig
+from restoration.tile_generator import InFrontOf, TileGenerator
 
 from .conftest import PHOTOS, Archive, files_of
 

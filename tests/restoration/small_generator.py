@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from restoration.generator import Denoiser, Generator, build_generator
+from restoration.architectures import build_generator
+from restoration.generator import Generator
+from restoration.unets import Denoiser
 
 SMALL = {"detector_channels": [8, 12, 16, 16], "filler_channels": [8, 12, 16, 24]}
 

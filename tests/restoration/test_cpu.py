@@ -20,10 +20,11 @@ from torch import Tensor
 from restoration import cpu, device
 from restoration.cpu import CORE, CompiledConvolutions
 from restoration.device import DTYPES, DeviceGenerator, Precision
-from restoration.generator import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
 from restoration.openvino_models import Extent, mean_extent
 from restoration.release import Release
 from restoration.restorer import Restorer
+from restoration.under_way import UNDER_WAY
+from restoration.unets import Denoiser, KeepingUNet, PrefilledUNet, TellingUNet, UNet
 
 from .small_generator import make_generator
 
@@ -130,11 +131,11 @@ def test_a_tile_that_is_alone_is_computed_by_several_cores(monkeypatch: pytest.M
     (of_two, _), (of_one, _) = network.answer(tiles), network.answer(tiles[:1])
     assert ways == ["one", "several cores"]
     assert torch.equal(of_one, of_two[:1])
-    with cpu.UNDER_WAY.more_tiles(1):  # another network's
+    with UNDER_WAY.more_tiles(1):  # another network's
         other.answer(tiles[:1])
-    with cpu.UNDER_WAY.one_more_photo():
+    with UNDER_WAY.one_more_photo():
         other.answer(tiles[:1])
-        with cpu.UNDER_WAY.one_more_photo():
+        with UNDER_WAY.one_more_photo():
             other.answer(tiles[:1])
     other.answer(tiles[:1])
     assert ways[2:] == ["one", "several cores", "one", "several cores"]
@@ -385,7 +386,7 @@ def refuse(event, args):
 sys.addaudithook(refuse)
 import torch
 from restoration.cpu import CompiledConvolutions
-from restoration.generator import UNet
+from restoration.unets import UNet
 
 network = UNet(3, 1, (8, 12), (1,)).requires_grad_(False)
 network.compiled = CompiledConvolutions(torch.float32, 1)
@@ -418,7 +419,7 @@ SIGNALLED = """
 import signal, subprocess, sys, threading
 import torch
 from restoration.cpu import CompiledConvolutions
-from restoration.generator import UNet
+from restoration.unets import UNet
 
 signal.signal(signal.SIGCHLD, lambda *_: print("a child is gone", flush=True))
 held = []

@@ -235,7 +235,7 @@ def test_a_release_that_is_dropped_gives_its_memory_back() -> None:
 LOSE_THE_DEVICE = """
 import torch
 from restoration.device import DeviceGenerator
-from restoration.generator import build_generator
+from restoration.architectures import build_generator
 
 class AssertsOnTheDevice(type(build_generator("detect-fill", {}))):
     def detect(self, tiles, context=None):

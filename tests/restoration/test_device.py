@@ -4,9 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from restoration.architectures import build_generator
 from restoration.device import DeviceGenerator, choose_batch_size, choose_device, choose_precision
 from restoration.errors import InvalidOption
-from restoration.generator import DetectFill, build_generator
+from restoration.generator import DetectFill
 from restoration.release import Release
 from restoration.restorer import Restorer
 

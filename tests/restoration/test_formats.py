@@ -18,7 +18,7 @@ from restoration.photo import History, Photo, decode_photo, encode_photo
 from restoration.photo_jpeg import JpegTraits
 from restoration.tiff_segments import DEFLATE, Scheme, encode_segment
 
-from .odd_photos import IPTC, ODD_PHOTOS, OddPhoto
+from .odd_photos import IPTC, ODD_PHOTOS, OddPhoto, box
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 START, END = "<!-- odd photos: generated -->\n", "<!-- odd photos: end -->"
@@ -273,6 +273,18 @@ def test_a_new_jpeg_2000_takes_profile_exif_xmp_and_resolution_along():
     assert again.metadata.xmp == photo.metadata.xmp
     assert again.metadata.dpi == pytest.approx(photo.metadata.dpi, rel=1e-3)
     assert Image.open(io.BytesIO(again.encoded)).info["dpi"] == pytest.approx((600, 600), rel=1e-3)
+
+
+@pytest.mark.parametrize("broken", [b"\0\0\0", box(b"resc", b"12"), box(b"resc"), struct.pack(">L4s", 99, b"resc")])
+def test_a_jpeg_2000_whose_resolution_is_broken_comes_without_one(broken):
+    encoded = next(odd for odd in ODD_PHOTOS if odd.name == "JPEG 2000, 16-bit grey").make()
+    intact = box(b"res ", box(b"resc", struct.pack(">HHHHbb", 6000, 254, 6000, 254, 3, 3)))
+    at = encoded.index(b"jp2h") - 4
+    header = encoded[at : at + struct.unpack_from(">L", encoded, at)[0]]
+    changed = box(b"jp2h", header[8:].replace(intact, box(b"res ", broken)))
+    photo = decode_photo(encoded.replace(header, changed))
+    assert photo.metadata.dpi is None
+    np.testing.assert_array_equal(photo.samples, decode_photo(encoded).samples)
 
 
 def test_a_reason_names_what_to_ask_for():

@@ -1,9 +1,7 @@
-"""The two generators: their figures, what they promise of their outputs, and what they are refused for."""
+"""Our generator: its figures, and what it promises of its outputs."""
 
-import dataclasses
 from typing import Any
 
-import cv2
 import pytest
 import torch
 from safetensors.torch import save
@@ -11,19 +9,12 @@ from skimage import data
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from restoration.architectures import build_generator
 from restoration.errors import ReleaseInvalid
-from restoration.generator import (
-    MOST_DENOISER_RADIUS_PX,
-    DetectFill,
-    DetectFillConfig,
-    Pix2Pix,
-    build_generator,
-    config_of,
-    fill_smoothly,
-    split_bands,
-)
+from restoration.generator import DetectFill, DetectFillConfig
 from restoration.passes import OVERLAP_PX
 from restoration.tensors import to_model_range
+from restoration.unets import MOST_DENOISER_RADIUS_PX, fill_smoothly, split_bands
 
 from .small_generator import SMALL, make_generator
 
@@ -64,80 +55,6 @@ def count_gflop(call, *shapes: tuple[int, ...]) -> float:
 
 def layers_of(network: nn.Module, kind: type[nn.Module]) -> list:
     return [module for module in network.modules() if isinstance(module, kind)]
-
-
-# --- what both promise ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", SMALL_OF)
-def test_detect_gives_a_map_and_fill_a_picture_in_range(architecture):
-    generator, tiles = small(architecture), portrait().repeat(2, 1, 1, 1)
-    with torch.inference_mode():
-        damage_map = generator.detect(tiles)
-        picture = generator.fill(tiles, hole().repeat(2, 1, 1, 1))
-    assert damage_map.shape == (2, 1, 256, 256)
-    assert picture.shape == (2, 3, 256, 256)
-    for plane in (damage_map, picture):
-        assert plane.dtype == torch.float32
-        assert plane.min() >= 0.0
-        assert plane.max() <= 1.0
-
-
-@pytest.mark.parametrize("architecture", SMALL_OF)
-def test_answers_are_float32_when_the_network_computes_in_bfloat16(architecture):
-    generator, tiles = small(architecture), portrait()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert generator.detect(tiles).dtype == torch.float32
-        assert generator.fill(tiles, hole()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("architecture", SMALL_OF)
-def test_the_config_in_a_manifest_builds_the_same_network(architecture):
-    generator = small(architecture)
-    built = build_generator(architecture, config_of(generator))
-    assert built.config == generator.config
-    assert {name: weight.shape for name, weight in built.state_dict().items()} == {
-        name: weight.shape for name, weight in generator.state_dict().items()
-    }
-
-
-def test_an_unknown_architecture_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(ReleaseInvalid, match=r"'diffusion' is not known.*detect-fill, pix2pix"):
-        build_generator("diffusion", {})
-
-
-@pytest.mark.parametrize("architecture", SMALL_OF)
-def test_an_unknown_config_field_is_refused_by_name(architecture):
-    with pytest.raises(ReleaseInvalid, match="unknown fields num_heads"):
-        build_generator(architecture, {"num_heads": 8})
-
-
-@pytest.mark.parametrize(
-    ("architecture", "config"),
-    [
-        ("detect-fill", {"detector_channels": 32}),
-        ("detect-fill", {"filler_channels": []}),
-        ("detect-fill", {"filler_channels": [8, "12", 16, 24]}),
-        ("detect-fill", {"required_evidence": float("inf")}),
-        ("detect-fill", {"detector_shift": float("nan")}),
-        ("detect-fill", {"detector_scale": float("inf")}),
-        ("detect-fill", {"detector_scale": 0.0}),
-        ("detect-fill", {"denoiser_channels": (8, 8, 8, 8)}),  # it would see farther than tiles overlap
-        ("pix2pix", {"channels": -1}),
-        ("pix2pix", {"dropout": 2.0}),
-    ],
-)
-def test_a_config_that_no_network_can_be_built_from_is_refused(architecture, config):
-    with pytest.raises(ReleaseInvalid, match="cannot be built"):
-        build_generator(architecture, config)
-
-
-def test_a_config_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        small("pix2pix").config.channels = 3
-
-
-# --- detect-fill ------------------------------------------------------------------------------------------------------
 
 
 def test_ours_stays_within_its_budget():
@@ -191,32 +108,6 @@ def test_a_filler_can_keep_what_it_sees_to_the_last_bit_in_bfloat16_too():
     hidden = mask.expand_as(tiles) > 0
     assert torch.equal(erased[hidden], torch.full_like(erased[hidden], 0.5))
     assert torch.allclose(painted, torch.full_like(tiles, 0.5))
-
-
-# --- what is filled smoothly -----------------------------------------------------------------------------------------
-
-
-def test_what_is_known_stays_and_a_slope_goes_on_under_the_mask():
-    slope = torch.linspace(0.2, 0.8, 256).expand(2, 3, 256, 256)
-    mask = hole().expand(2, -1, -1, -1)
-    damaged = torch.where(mask > 0, torch.rand(slope.shape), slope)
-    filled = fill_smoothly(damaged, mask)
-    assert torch.equal(filled[:, :, :64], damaged[:, :, :64])
-    inside = (slice(None), slice(None), slice(64, 128), slice(64, 128))
-    assert (filled[inside] - slope[inside]).abs().max() < 0.03
-    assert torch.equal(fill_smoothly(damaged, torch.ones_like(mask)), torch.full_like(slope, 0.5))
-
-
-def test_a_smooth_fill_is_no_worse_than_classical_inpainting_on_scratches():
-    tiles, mask = portrait(), torch.zeros(1, 1, 256, 256)
-    for at in range(8, 248, 24):
-        mask[..., at : at + 3, :] = 1.0
-        mask[..., :, at : at + 2] = 1.0
-    errors = (fill_smoothly(torch.lerp(tiles, torch.ones_like(tiles), mask), mask) - tiles)[mask.expand_as(tiles) > 0]
-    picture = (portrait()[0].permute(1, 2, 0).numpy() * 255).round().astype("uint8")
-    telea = cv2.inpaint(picture, mask[0, 0].numpy().astype("uint8"), 3, cv2.INPAINT_TELEA).astype("float64")
-    of_telea = (telea - picture)[mask[0, 0].numpy() > 0] / 255.0
-    assert errors.square().mean() < (of_telea**2).mean()
 
 
 @torch.inference_mode()
@@ -296,15 +187,6 @@ def test_a_correction_depends_on_nothing_beyond_the_denoiser_s_radius():
     assert farthest_px == generator.denoiser.radius_px <= MOST_DENOISER_RADIUS_PX == OVERLAP_PX // 2
 
 
-def test_the_bands_of_detail_and_what_is_left_are_the_picture_again():
-    planes = torch.rand(2, 3, 40, 56)
-    bands, rest = split_bands(planes, 3)
-    assert len(bands) == 3
-    assert torch.allclose(sum(bands, rest), planes, atol=1e-6)
-    deviations = [float(each.std()) for each in (*bands, rest)]
-    assert deviations == sorted(deviations, reverse=True)  # of white noise most is in the finest band
-
-
 def test_a_denoiser_that_takes_every_band_for_noise_leaves_a_softer_picture_of_the_same_colours():
     generator = build_generator("detect-fill", {"denoiser_channels": (8, 8), "denoiser_bands": 2})
     generator.denoiser.head.bias.data[12:] = 100.0
@@ -376,60 +258,3 @@ def test_untrained_activations_neither_vanish_nor_explode():
     with torch.inference_mode():
         logits, _ = generator.detect_logits(portrait(64))
     assert 0.01 < logits.std() < 20.0
-
-
-# --- pix2pix ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def original() -> Pix2Pix:
-    """The original's generator in its full size, shapes without values."""
-    with torch.device("meta"):
-        return Pix2Pix()
-
-
-def test_pix2pix_has_the_original_s_parameters_and_cost(original):
-    assert num_parameters(original) == 54_414_531
-    assert count_gflop(original, (1, 3, 256, 256)) == pytest.approx(12.1, abs=0.05)
-
-
-def test_pix2pix_goes_down_8_times(original):
-    convolutions = layers_of(original, nn.Conv2d)
-    assert [conv.out_channels for conv in convolutions] == [64, 128, 256, 512, 512, 512, 512, 512]
-    assert {(conv.kernel_size, conv.stride) for conv in convolutions} == {((4, 4), (2, 2))}
-    assert [conv.padding_mode for conv in convolutions[:-1]] == ["reflect"] * 7
-    assert [slope.negative_slope for slope in layers_of(original, nn.LeakyReLU)] == [0.2] * 7
-
-
-def test_pix2pix_goes_up_8_times_to_a_tanh(original):
-    convolutions = layers_of(original, nn.ConvTranspose2d)
-    assert [conv.out_channels for conv in convolutions] == [512, 512, 512, 512, 256, 128, 64, 3]
-    assert {(conv.kernel_size, conv.stride) for conv in convolutions} == {((4, 4), (2, 2))}
-    assert [conv.in_channels for conv in convolutions[1:]] == [1024, 1024, 1024, 1024, 512, 256, 128]
-    assert all(len(layers_of(up, nn.ReLU)) == 1 for up in original.ups)
-    assert isinstance(original.head[-1], nn.Tanh)
-
-
-def test_pix2pix_normalises_every_layer_except_the_first_the_innermost_and_the_last(original):
-    with_norm = [len(layers_of(block, nn.BatchNorm2d)) for block in (*original.downs, *original.ups)]
-    assert with_norm == [0] + [1] * 6 + [1] * 7
-    assert layers_of(original.bottleneck, nn.BatchNorm2d) == []
-    assert layers_of(original.head, nn.BatchNorm2d) == []
-
-
-def test_pix2pix_drops_half_in_the_first_three_ups_alone(original):
-    assert [up[-1].p for up in original.ups] == [0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
-
-
-def test_pix2pix_takes_everything_for_damage_and_ignores_the_mask():
-    generator, tiles = small("pix2pix"), portrait()
-    with torch.inference_mode():
-        assert torch.equal(generator.detect(tiles), torch.ones(1, 1, 256, 256))
-        assert torch.equal(generator.fill(tiles, hole()), generator.fill(tiles, 1.0 - hole()))
-
-
-def test_pix2pix_works_in_the_signed_range():
-    generator, tiles = small("pix2pix"), portrait()
-    with torch.inference_mode():
-        signed = generator(tiles * 2.0 - 1.0)
-        torch.testing.assert_close(generator.fill(tiles, hole()), (signed + 1.0) / 2.0)

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 from skimage import data
 
 from restoration.errors import (
@@ -45,6 +45,10 @@ IS_LOSSLESS = [
     kind
     for kind in KINDS
     if kind[0] == "PNG" or kind[2].get("lossless") or kind[2].get("compression") in LOSSLESS_TIFFS
+]
+WITHOUT_PREDICTOR = [
+    *product([RGB, GREY], ["raw", "packbits"]),
+    *product([Image.fromarray(GREY > 110)], ["tiff_adobe_deflate", "tiff_lzw", "group4"]),
 ]
 
 
@@ -223,6 +227,16 @@ class TestJpeg:
         assert after.quantization == reopen(save(RGB, "JPEG", quality=90)).quantization
         assert "progressive" in after.info
         assert after.layer[0][1:3] == (2, 1)
+
+    @pytest.mark.parametrize("shape", [(400, 400, 3), (20_000, 3, 3)])
+    def test_a_grainy_progressive_photo_can_be_encoded_anew(self, shape):
+        grain = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8) * 255
+        photo = decode_photo(save(np.zeros_like(grain), "JPEG", progressive=True, subsampling=0, quality=60))
+        before = ImageFile.MAXBLOCK
+        after = reopen(encode_photo(photo, np.atleast_3d(grain), quality=100))
+        assert "progressive" in after.info
+        np.testing.assert_allclose(np.asarray(after), grain, atol=8)
+        assert before == ImageFile.MAXBLOCK
 
     def test_samples_stored_as_rgb_stay_so(self):
         photo = decode_photo(save(RGB, "JPEG", keep_rgb=True, subsampling=0))
@@ -566,6 +580,16 @@ class TestRefusals:
         with pytest.raises(UnsupportedPhoto, match="premultiplied"):
             decode_photo(encoded.replace(straight, premultiplied))
 
+    @pytest.mark.parametrize(("pixels", "compression"), WITHOUT_PREDICTOR)
+    def test_a_predictor_that_readers_take_differently_is_refused(self, pixels, compression):
+        with pytest.raises(UnsupportedPhoto, match=r"a predictor where there is none.* save it anew"):
+            decode_photo(with_predictor(save(pixels, "TIFF", compression=compression, dpi=(300, 300))))
+
+    @pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
+    def test_a_predictor_that_all_readers_take_alike_is_taken(self, compression):
+        encoded = with_predictor(save(RGB, "TIFF", compression=compression, dpi=(300, 300)))
+        np.testing.assert_array_equal(decode_photo(encoded).samples, np.asarray(reopen(encoded)))
+
     def test_more_pages_than_the_limit_are_refused(self):
         encoded = save(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)] * 2)
         assert len(decode_photo(encoded, PhotoLimits(max_pages=3)).pages) == 3
@@ -616,7 +640,7 @@ class TestLimits:
     def test_the_limit_of_pixels_is_for_all_pages_together(self):
         encoded = save(RGB, "TIFF", save_all=True, append_images=[Image.fromarray(RGB)])
         assert count_pixels(encoded, PhotoLimits(max_pixels=2 * 90 * 120)) == 2 * 90 * 120
-        with pytest.raises(PhotoTooLarge):
+        with pytest.raises(PhotoTooLarge, match=r"pages up to one of 120 x 90 .* 21,600 together.* 21,599 pixels"):
             decode_photo(encoded, PhotoLimits(max_pixels=2 * 90 * 120 - 1))
 
     @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -659,6 +683,13 @@ class TestDamagedFiles:
             changed[:1] ^= 255
             assert encode_photo(photo, changed)
             assert encode_photo(photo, changed, format="tiff" if photo.format != "png" else "png")
+
+
+def with_predictor(encoded: bytes) -> bytes:
+    """A TIFF that says so in place of a unit of resolution; its samples stay as they are."""
+    unit, predictor = (struct.pack("<HHLHH", number, 3, 1, 2, 0) for number in (296, 317))
+    assert encoded.count(unit) == 1
+    return encoded.replace(unit, predictor)
 
 
 def make_png(width_px: int, height_px: int, bits: int, colour_type: int, picture: bytes) -> bytes:

@@ -3,10 +3,15 @@
 from importlib.metadata import Distribution, PackageNotFoundError
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from restoration import __version__
+from restoration.photo import decode_photo, encode_photo
 from restoration.photo_history import History, add_history
+
+from .small_generator import encode
 
 HISTORY = History("0007", 0.0125)
 RDF = b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -70,6 +75,18 @@ def test_an_empty_history_gets_its_first_entry(history):
 )
 def test_what_is_written_otherwise_is_left_as_it_is(xmp):
     assert add_history(xmp, HISTORY) == xmp
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_xmp_that_a_jpeg_has_room_for_only_without_the_entry_stays(format):
+    description = b"<rdf:Description dc:source='" + b"x" * 65_000 + b"' xmlns:dc='http://purl.org/dc/elements/1.1/'/>"
+    xmp = RDF + description + b"</rdf:RDF>"
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    options = {"pnginfo": texts} if format == "PNG" else {"xmp": xmp}
+    photo = decode_photo(encode(np.zeros((8, 8), np.uint8), format, **options))
+    written = decode_photo(encode_photo(photo, photo.samples + np.uint8(90), format="jpeg", history=HISTORY))
+    assert written.metadata.xmp == photo.metadata.xmp == xmp
 
 
 def test_no_time_and_no_host_is_in_it():

@@ -2,14 +2,16 @@
 
 import io
 import struct
+import zlib
 
 import pytest
 import tifffile
+from PIL import ExifTags, Image
 
 from restoration.photo import decode_photo, encode_photo
 from restoration.photo_thumbnails import without_resource_thumbnail, without_xmp_thumbnail
 
-from .odd_photos import RGB, XMP, box, codestream, jp2, jpeg
+from .odd_photos import RGB, XMP, box, codestream, exif_with_thumbnail, jp2, jpeg, save
 
 OLD = b"OLD PICTURE"
 THUMBNAIL_XMP = XMP.replace(
@@ -86,6 +88,25 @@ def test_the_thumbnail_in_a_jfif_segment_is_dropped_and_its_density_kept():
     restored = encode_photo(photo, painted)
     assert OLD not in restored
     assert restored[:20] == encoded[:20]
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+def test_a_png_s_thumbnail_is_dropped_whether_its_exif_has_a_prefix_or_not(prefix):
+    exif = exif_with_thumbnail().removeprefix(b"Exif\0\0")
+    encoded = save(RGB, "PNG", exif=exif)
+    without, chunk = (struct.pack(">L", len(data)) + b"eXIf" + data for data in (exif, prefix + exif))
+    without, chunk = (each + struct.pack(">L", zlib.crc32(each[4:])) for each in (without, chunk))
+    assert without in encoded
+    photo = decode_photo(encoded.replace(without, chunk))
+    assert photo.metadata.orientation == 6
+    assert reopened_exif(photo.encoded).get_ifd(ExifTags.IFD.IFD1)
+    restored = reopened_exif(encode_photo(photo, 255 - photo.samples))
+    assert restored[ExifTags.Base.Orientation] == 6
+    assert not restored.get_ifd(ExifTags.IFD.IFD1)
+
+
+def reopened_exif(encoded: bytes) -> Image.Exif:
+    return Image.open(io.BytesIO(encoded)).getexif()
 
 
 def test_photoshops_layers_which_hold_the_photo_unrestored_are_dropped_from_a_tiff():

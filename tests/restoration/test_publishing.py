@@ -1,13 +1,15 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
+import numpy as np
 import pytest
 import torch
 from skimage import data
 
 from restoration import publishing
+from restoration.architectures import build_generator
 from restoration.errors import ReleaseInvalid
-from restoration.generator import build_generator
 from restoration.publishing import MAX_PART_BYTES
 from restoration.release import list_releases, load_generator, read_release
 
@@ -20,7 +22,7 @@ def visible_and_hidden(folder) -> set[str]:
 
 def test_numbers_count_up(publish, store):
     assert [publish().version for _ in range(2)] == ["0001", "0002"]
-    assert visible_and_hidden(store) == {"0001", "0002", "last_number"}
+    assert visible_and_hidden(store) == {"0001", "0002", "last_number", ".lock"}
 
 
 def test_a_number_is_never_used_again(release, publish, store):
@@ -48,6 +50,28 @@ def test_publishers_side_by_side_get_different_numbers(publish, store):
     for generator, release in zip(generators, releases, strict=True):
         expected = generator.state_dict()["filler.head.weight"].half().float()
         assert torch.equal(load_generator(release).state_dict()["filler.head.weight"], expected)
+
+
+def test_of_publishers_that_record_their_numbers_side_by_side_the_higher_number_stays(store, monkeypatch):
+    """The first has read the record, and the second would write its number before the first does."""
+    store.mkdir()
+    has_read, second_is_done, read = Event(), Event(), publishing._last_number
+
+    def read_slowly(store) -> int:
+        number = read(store)
+        if not has_read.is_set():
+            has_read.set()
+            second_is_done.wait(timeout=0.5)
+        return number
+
+    monkeypatch.setattr(publishing, "_last_number", read_slowly)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(publishing._record_number, store, 7)
+        has_read.wait(timeout=5)
+        publishing._record_number(store, 8)
+        second_is_done.set()
+        first.result()
+    assert publishing._next_number(store) == 9
 
 
 def test_a_finished_release_is_never_overwritten(release, publish, monkeypatch):
@@ -78,6 +102,8 @@ def test_weights_too_large_for_fp16_are_not_published(publish, store):
 def test_a_golden_photo_that_is_not_exact_is_refused(publish, store):
     with pytest.raises(ReleaseInvalid, match="expected png"):
         publish(golden=encode(data.astronaut()[:64, :64], "JPEG"))
+    with pytest.raises(ReleaseInvalid, match="16 bits a channel, expected 8"):
+        publish(golden=encode(data.camera()[:64, :64].astype(np.uint16) * 257))
     assert visible_and_hidden(store) == set()
 
 

@@ -266,6 +266,29 @@ def test_the_newest_release_that_passes_its_self_test_is_loaded(release, publish
     assert "self-test" in refused["0002"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["files"].update({"a\0b": {"sha256": "0" * 64, "size_bytes": 1}}),
+        lambda m: m["files"].update({"a\ud800": {"sha256": "0" * 64, "size_bytes": 1}}),
+        lambda m: m["config"].update(required_evidence=10**400),
+        lambda m: m["config"].update(detector_dilations=[1, 1, 1, 0]),
+        lambda m: m["config"].update(detector_dilations=[1, 1, 1, 10**9]),
+        lambda m: m["config"].update(detector_dilations=[1, 1, 1, 10**30]),
+        lambda m: m["config"].update(detector_dilations=[1, 1, 1, 1.5]),
+    ],
+    ids=["a name with a NUL", "a surrogate", "an endless number", "no dilation", "1e9", "1e30", "half a dilation"],
+)
+def test_an_older_release_is_taken_whatever_is_wrong_with_the_newest(release, store, change):
+    shutil.copytree(store / "0001", store / "0002")
+    newest = Release("0002", store / "0002", release.manifest)
+    change_manifest(newest, lambda manifest: manifest.update(version="0002"))
+    change_manifest(newest, change)
+    restorer, refused = Restorer.load_newest(FolderStore(store), device="cpu", precision="bfloat16")
+    assert restorer.release.version == "0001"
+    assert list(refused) == ["0002"]
+
+
 def test_where_no_release_loads_every_reason_is_told(release, publish, store):
     publish()
     for version in ("0001", "0002"):

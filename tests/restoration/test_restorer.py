@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from skimage import data
 
-from restoration.cpu import UNDER_WAY
+from restoration.architectures import build_generator
 from restoration.device import DeviceGenerator
 from restoration.errors import InvalidOption
-from restoration.generator import build_generator
 from restoration.passes import TilePass
 from restoration.photo import Photo, decode_photo, encode_photo
 from restoration.restorer import RestoreOptions, restore_photo
+from restoration.under_way import UNDER_WAY
 
 from .small_generator import encode, make_generator
 

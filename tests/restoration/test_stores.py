@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from restoration.errors import InvalidOption, ReleaseExists, ReleaseInvalid, StoreUnreachable
+from restoration.errors import InvalidOption, NoRelease, ReleaseExists, ReleaseInvalid, StoreUnreachable
 from restoration.remote_store import RemoteStore
 from restoration.stores import FolderStore, MirroredStore, Store, address_of, open_store
 
@@ -187,6 +187,51 @@ def test_any_file_system_of_fsspec_will_do(published, tmp_path):
     remote = RemoteStore((tmp_path / "elsewhere").as_uri())
     remote.upload(FolderStore(published).read("0003"))
     assert list(remote.list_releases()) == ["0002", "0003"]
+
+
+@pytest.fixture
+def elsewhere(published: Path, tmp_path: Path) -> Path:
+    """A folder that is looked at as a store elsewhere, with release 0002."""
+    shutil.copytree(published / "0002", tmp_path / "elsewhere" / "0002")
+    return tmp_path / "elsewhere"
+
+
+@pytest.fixture
+def mirror_of_folder(elsewhere: Path, tmp_path: Path) -> Store:
+    return open_store(elsewhere.as_uri(), copies=tmp_path / "copies", num_copies=2)
+
+
+@pytest.mark.parametrize("version", ["0042", "../elsewhere/0002", "", "2"])
+def test_a_number_that_the_store_lacks_is_no_release(mirror_of_folder, version):
+    with pytest.raises(NoRelease, match=f"holds no release '?{version}"):
+        mirror_of_folder.read(version)
+
+
+def test_a_manifest_that_lists_a_folder_as_a_file_is_refused_and_mended_by_another(mirror_of_folder, elsewhere):
+    path = elsewhere / "0002" / "manifest.json"
+    intact = path.read_bytes()
+    manifest = json.loads(intact)
+    manifest["files"]["golden"] = manifest["files"]["README.md"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ReleaseInvalid, match="'golden' is a file and the folder of 'golden/"):
+        mirror_of_folder.read("0002")
+    path.write_bytes(intact)
+    assert mirror_of_folder.read("0002").version == "0002"
+
+
+def test_what_another_manifest_left_half_fetched_is_in_nobody_s_way(mirror_of_folder, elsewhere):
+    left = mirror_of_folder._folder / ".incoming" / "0002"
+    left.mkdir(parents=True)
+    (left / "manifest.json").write_text("another")
+    (left / "golden").write_text("a file")
+    assert mirror_of_folder.read("0002").version == "0002"
+
+
+def test_a_folder_that_can_hold_no_copies_is_named(mirror_of_folder):
+    mirror_of_folder._folder.parent.mkdir()
+    mirror_of_folder._folder.symlink_to("/dev/full")
+    with pytest.raises(StoreUnreachable, match=r"no copy of .* can be kept in .*copies"):
+        mirror_of_folder.read("0002")
 
 
 def test_a_url_that_nothing_installed_can_open_says_what_to_install():

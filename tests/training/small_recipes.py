@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from restoration.generator import DetectFillConfig, Pix2PixConfig
+from restoration.generator import DetectFillConfig
+from restoration.pix2pix import Pix2PixConfig
 from training.damage import Pairs
 from training.discriminator import PatchGANConfig
 from training.noise import NoiseConfig

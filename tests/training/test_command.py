@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from restoration.generator import DetectFill, DetectFillConfig, Pix2Pix, Pix2PixConfig
+from restoration.generator import DetectFill, DetectFillConfig
+from restoration.pix2pix import Pix2Pix, Pix2PixConfig
 from restoration.publishing import publish_release
 from restoration.release import Release, load_generator, read_release
 from restoration.restorer import Restorer

@@ -8,8 +8,8 @@ from PIL import Image
 from skimage import data
 from torch.nn import functional as F
 
-from restoration.generator import soften
 from restoration.tensors import stack_tiles, to_model_range, to_samples
+from restoration.unets import soften
 from training import damage
 from training.damage import (
     INVISIBLE,

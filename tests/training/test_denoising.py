@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage import data
 
-from restoration.generator import build_generator
+from restoration.architectures import build_generator
 from training.denoising import KINDS, make_noisy_cases, measure_denoising
 from training.evaluation import Evaluation, place
 from training.metrics import psnr

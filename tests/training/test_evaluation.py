@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restoration.generator import build_generator
+from restoration.architectures import build_generator
 from training.cases import Case, make_case
 from training.evaluation import (
     Outcome,

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from restoration.generator import Pix2PixConfig
+from restoration.pix2pix import Pix2PixConfig
 from training.discriminator import PatchGANConfig
 from training.drawing import FAMILIES
 from training.recipes import RECIPES, detect_fill_recipe, pix2pix_recipe, scale_steps

@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage import data
 
+from restoration.architectures import build_generator
 from restoration.device import DeviceGenerator
-from restoration.generator import build_generator
 from training.samples import crop_sample
 from training.seams import difference_of_cut, difference_of_grids, line_over_median, measure_seams, mirror
 

@@ -1,6 +1,6 @@
 import torch
 
-from restoration.generator import soften
+from restoration.unets import soften
 from training import strands
 from training.strands import add_strands, edge_softness_px
 
