@@ -101,13 +101,19 @@ class Releases:
         try:
             candidates = self._candidates()
         except NotReady as error:
-            self.reason = str(error)
+            self._give_reason(str(error))
             return
         for version in reversed(candidates):
             if self._try_to_load(version):
                 return
         if self.active is None:
-            self.reason = self._why_none(candidates)
+            self._give_reason(self._why_none(candidates))
+
+    def _give_reason(self, reason: str) -> None:
+        """In the log once, not at every look."""
+        if self.active is None and reason != self.reason:
+            log.warning("no release can be served", reason=reason)
+        self.reason = reason
 
     def _look_at_store(self) -> None:
         """Where it does not answer, what is known of it stays known, and what was copied can be served."""

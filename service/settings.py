@@ -20,6 +20,8 @@ from service.parcels import MAX_ARRAYS
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+NEARLY_URL = re.compile(r"[a-z][a-z0-9+.-]+:/?[^/]", re.IGNORECASE)
+VERSION = re.compile(r"[0-9]{4,}")
 REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
 
 
@@ -57,8 +59,7 @@ class Settings(BaseSettings):
     max_model_copies: int = Field(default=3, ge=2, description="releases of which a copy is kept")
     model_version: str | None = Field(
         default=None,
-        pattern=r"^[0-9]{4,}$",
-        description="serve this release only, such as `0007`; unset: the newest that passes",
+        description="serve this release only, such as `0010`; unset: the newest that passes",
     )
     store_poll_seconds: float = Field(
         default=5.0, gt=0, description="seconds between looks at the store for a release, or a newer one"
@@ -191,6 +192,36 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("model_store")
+    @classmethod
+    def _find_the_store(cls, store: Path | str) -> Path | str:
+        """A folder may be made later; what can never be one would be an empty store for ever."""
+        if isinstance(store, str):
+            return store
+        folder = expand_home(store)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; name the folder that the releases are in")
+        if NEARLY_URL.match(str(store)) and not folder.exists():
+            raise ValueError("there is no such folder, and a URL begins as s3://bucket/releases does")
+        return folder
+
+    @field_validator("model_copies")
+    @classmethod
+    def _find_the_copies(cls, copies: Path) -> Path:
+        return expand_home(copies)
+
+    @field_validator("model_version")
+    @classmethod
+    def _number_the_release(cls, version: str | None) -> str | None:
+        if version is not None and not VERSION.fullmatch(version):
+            raise ValueError("that is no release; write its number with four digits, such as 0010")
+        return version
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
@@ -237,6 +268,14 @@ class Settings(BaseSettings):
                 f"({ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}); raise the first or lower the second"
             )
         return self
+
+
+def expand_home(path: Path) -> Path:
+    """`~` and `~user`. Raises ValueError where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the path in full") from error
 
 
 def is_loopback(host: str) -> bool:

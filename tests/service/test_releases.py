@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
@@ -318,6 +319,16 @@ def test_a_pinned_release_that_is_missing_is_named(make_client: MakeClient, own_
     while "being loaded" in client.get("/readyz").text:
         pass
     assert "release 0099 is not in" in client.get("/readyz").json()["detail"]
+
+
+def test_why_no_release_is_served_is_logged_once(make_client: MakeClient, own_store: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(model_store=own_store, model_version="0002", store_poll_seconds=0.02, ready=False)
+        wait_for(client, "reason", lambda reason: "release 0002 is not in" in reason)
+        time.sleep(0.3)
+    (line,) = [line for line in lines if line["event"] == "no release can be served"]
+    assert line["log_level"] == "warning"
+    assert f"release 0002 is not in {own_store}" in line["reason"]
 
 
 class Operator:
