@@ -103,11 +103,11 @@ class Releases:
         except NotReady as error:
             self._give_reason(str(error))
             return
-        for version in reversed(candidates):
-            if self._try_to_load(version):
-                return
-        if self.active is None:
+        is_loaded = any(self._try_to_load(version) for version in reversed(candidates))
+        if not is_loaded and self.active is None:
             self._give_reason(self._why_none(candidates))
+        wanted = {version for version in candidates if int(version) > self._newest_known()}
+        self._metrics.releases_refused.set(len(wanted & self.refused.keys()))
 
     def _give_reason(self, reason: str) -> None:
         """In the log once, not at every look."""
@@ -129,10 +129,12 @@ class Releases:
 
     def _candidates(self) -> list[str]:
         """Those that may take the active one's place, newest last."""
-        pinned = self._settings.model_version
-        served = int(self.active.release.version) if self.active else -1
-        newest_known = max(served, self._passed_over)
+        pinned, newest_known = self._settings.model_version, self._newest_known()
         return [version for version in self.present() if pinned in (None, version) and int(version) > newest_known]
+
+    def _newest_known(self) -> int:
+        """What is no newer does not take the active one's place."""
+        return max(int(self.active.release.version) if self.active else -1, self._passed_over)
 
     def _activate_chosen(self, version: str) -> None:
         pinned, present = self._settings.model_version, self.present()

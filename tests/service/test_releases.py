@@ -103,6 +103,23 @@ def test_a_damaged_newest_release_is_refused_and_the_one_before_it_is_served(
     assert models["active"] == "0001"
     assert [release["state"] for release in models["releases"]] == ["refused", "active"]
     assert "sha256" in models["releases"][0]["reason"]
+    wait_for_value(lambda: num_refused(client), 1.0)
+
+
+def test_releases_count_as_refused_until_they_are_gone_or_passed_over(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    (own_store / "0002").mkdir()
+    wait_for_value(lambda: num_refused(client), 1.0)
+    (own_store / "0003").mkdir()
+    wait_for_value(lambda: num_refused(client), 2.0)
+    (own_store / "0003").rmdir()
+    wait_for_value(lambda: num_refused(client), 1.0)
+    publish(own_store)
+    wait_for_value(lambda: num_refused(client), 0.0)
+
+
+def num_refused(client: TestClient) -> float:
+    return next(iter(context_of(client).metrics.releases_refused.collect())).samples[0].value
 
 
 def test_a_refused_release_is_tried_again_when_it_was_repaired(make_client: MakeClient, own_store: Path) -> None:
@@ -212,8 +229,33 @@ def test_a_store_that_cannot_be_read_any_more_is_named(
     models = client.get("/models").json()
     assert models["store_problem"] == f"the model store {own_store} cannot be read: Input/output error"
     assert (models["active"], models["reason"]) == ("0001", None)
-    assert [(each["version"], each["state"]) for each in models["releases"]] == [(refused, "refused"), ("0001", "active")]
+    assert [(each["version"], each["state"]) for each in models["releases"]] == [
+        (refused, "refused"),
+        ("0001", "active"),
+    ]
     assert client.post("/restore", content=PHOTO).status_code == 200
+
+
+def test_a_store_that_vanishes_is_told_of_until_it_is_back(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    assert (client.get("/models").json()["store_problem"], store_up(client)) == (None, 1.0)
+    own_store.rename(own_store.parent / "unmounted")
+    assert (
+        wait_for(client, "store_problem", bool)
+        == f"the model store {own_store} is gone; mount it again, or bring it back"
+    )
+    wait_for_value(lambda: store_up(client), 0.0)
+    assert client.post("/restore", content=PHOTO).status_code == 200
+    (own_store.parent / "unmounted").rename(own_store)
+    wait_for(client, "store_problem", lambda problem: problem is None)
+    wait_for_value(lambda: store_up(client), 1.0)
+
+
+def wait_for_value(ask: Callable[[], float], expected: float) -> None:
+    give_up_at = time.monotonic() + 30.0
+    while (value := ask()) != expected:
+        assert time.monotonic() < give_up_at, value
+        time.sleep(0.02)
 
 
 def wait_until_active(client: TestClient, version: str) -> None:
