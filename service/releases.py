@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,15 @@ from service.settings import Settings
 from service.threads import call_in
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Of a release as it was then."""
+
+    fingerprint: Fingerprint
+    reason: str
+    is_lasting: bool
 
 
 class Releases:
@@ -44,7 +54,7 @@ class Releases:
         self._num_threads = count_device_threads(settings)  # here: once there are device threads, torch counts others
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._refused_as: dict[str, Fingerprint] = {}
+        self._refusals: dict[str, Refusal] = {}
         self._passed_over = -1  # the newest number that was there when an administrator chose
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
@@ -143,7 +153,7 @@ class Releases:
         if version not in present:
             raise NoRelease(f"the store holds no release {version}; it holds {', '.join(present) or 'none'}")
         if self.active is None or self.active.release.version != version:
-            self._refused_as.pop(version, None)  # whoever asks for it may know that it was mended
+            self._refusals.pop(version, None)  # whoever asks for it may know that it was mended
             if not self._try_to_load(version):
                 raise ReleaseRefused(version, self.refused[version])
         self._passed_over = int(present[-1])
@@ -151,20 +161,17 @@ class Releases:
     def _try_to_load(self, version: str) -> bool:
         try:
             fingerprint = self._store.fingerprint(version)
-        except OSError:  # it is being written or removed this moment: the next look will tell
-            self.refused[version] = "its files cannot be read"
+        except OSError as error:  # it is being written or removed this moment: the next look will tell
+            self.refused[version] = f"its files cannot be read: {error}"
             return False
-        if self._refused_as.get(version) == fingerprint:
+        known = self._refusals.get(version)
+        if known and known.is_lasting and known.fingerprint == fingerprint:
             return False
         try:
             self._activate(self._load(version))
         # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
         except Exception as error:
-            if is_lasting(error):
-                self._refused_as[version] = fingerprint
-            self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
-            self._metrics.reloads.labels("refused").inc()
-            log.warning("release refused", version=version, reason=self.refused[version])
+            self._refuse(version, Refusal(fingerprint, reason_of(error), is_lasting(error)))
             if isinstance(error, torch.AcceleratorError):
                 self._device_failed(error)
             return False
@@ -174,6 +181,14 @@ class Releases:
                 self.active.generator.use_full_batches()
             give_back_freed_memory()
         return True
+
+    def _refuse(self, version: str, refusal: Refusal) -> None:
+        """Counted, and in the log, once: what is not lasting is tried again at every look, and may fail alike."""
+        self.refused[version] = refusal.reason
+        if self._refusals.get(version) != refusal:
+            self._metrics.reloads.labels("refused").inc()
+            log.warning("release refused", version=version, reason=refusal.reason)
+        self._refusals[version] = refusal
 
     def _load(self, version: str) -> Restorer:
         return Restorer.load(
@@ -187,6 +202,7 @@ class Releases:
     def _activate(self, restorer: Restorer) -> None:
         release = restorer.release
         self.refused.pop(release.version, None)
+        self._refusals.pop(release.version, None)
         self._metrics.serving(release.version, sha256_of(release.path / "manifest.json"))
         self._metrics.reloads.labels("activated").inc()
         self.active = restorer
@@ -206,6 +222,14 @@ class Releases:
 def open_store_of(settings: Settings) -> Store:
     """Raises InvalidOption for a URL that cannot be opened."""
     return open_store(settings.model_store, copies=settings.model_copies, num_copies=settings.max_model_copies)
+
+
+def reason_of(error: Exception) -> str:
+    if isinstance(error, RestorationError):
+        return str(error)
+    if isinstance(error, OSError):  # whose repr leaves the path out
+        return f"{error}; the store must be readable, and RESTORE_MODEL_COPIES writable if the store is a URL"
+    return repr(error)[:500]
 
 
 def is_lasting(error: Exception) -> bool:

@@ -1,3 +1,4 @@
+import os
 import resource
 import shutil
 import threading
@@ -234,6 +235,50 @@ def test_a_store_that_cannot_be_read_any_more_is_named(
         ("0001", "active"),
     ]
     assert client.post("/restore", content=PHOTO).status_code == 200
+
+
+def test_a_release_that_cannot_be_read_is_logged_and_counted_once_though_tried_again(
+    make_client: MakeClient, own_store: Path
+) -> None:
+    (own_store / "0002").mkdir()
+    manifest = own_store / "0002" / "manifest.json"
+    manifest.symlink_to(manifest)
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(model_store=own_store, store_poll_seconds=0.02)
+        time.sleep(0.5)
+        assert reloads(client)["refused"] == 1.0
+        manifest.unlink()
+        manifest.write_bytes(b"{}")
+        wait_for_value(lambda: reloads(client)["refused"], 2.0)
+    first, second = [line["reason"] for line in lines if line["event"] == "release refused"]
+    assert f"Too many levels of symbolic links: '{manifest}'); check its permissions" in first
+    assert "format version" in second
+
+
+def test_copies_that_cannot_be_written_are_named_once(make_client: MakeClient, own_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "copies").write_text("no folder")
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(
+            model_store=own_store.as_uri(), model_copies=tmp_path / "copies", store_poll_seconds=0.02, ready=False
+        )
+        wait_for_value(lambda: reloads(client)["refused"], 1.0)
+        time.sleep(0.5)
+        assert reloads(client)["refused"] == 1.0
+    (line,) = [line for line in lines if line["event"] == "release refused"]
+    assert f"'{tmp_path}/copies/" in line["reason"]
+    assert "RESTORE_MODEL_COPIES writable" in line["reason"]
+
+
+def test_a_named_pipe_for_a_manifest_is_refused(make_client: MakeClient, own_store: Path) -> None:
+    """Opening it would wait for a writer, for ever."""
+    (own_store / "0002").mkdir()
+    os.mkfifo(own_store / "0002" / "manifest.json")
+    client = make_client(model_store=own_store)
+    assert client.get("/models").json()["releases"][0] == {
+        "version": "0002",
+        "state": "refused",
+        "reason": "release 0002: manifest.json is no regular file; publish it again",
+    }
 
 
 def test_a_store_that_vanishes_is_told_of_until_it_is_back(make_client: MakeClient, own_store: Path) -> None:
