@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import answer_unexpected_error
+from service.keys import KEY_PREFIX
 from service.settings import Settings
 from service.tracing import add_trace_id
 
 REQUEST_ID_HEADER = "X-Request-ID"
-SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE_REQUEST_ID = re.compile(rf"(?!{KEY_PREFIX})[A-Za-z0-9._-]{{1,64}}")
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by machines: logged at debug level."""
 
@@ -112,7 +113,7 @@ def log_answer(scope: Scope, status: int | None, seconds: float) -> None:
 
 
 def choose_request_id(offered: str) -> str:
-    """The client's own id where it is short and harmless in a log, else a new one."""
+    """The client's own id where it is short, harmless in a log and no key of ours, else a new one."""
     return offered if SAFE_REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
 
 
