@@ -19,6 +19,7 @@ from service.parcels import MAX_ARRAYS
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
+PIB = 1024**5
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 NEARLY_URL = re.compile(r"[a-z][a-z0-9+.-]+:/?[^/]", re.IGNORECASE)
 VERSION = re.compile(r"[0-9]{4,}")
@@ -26,6 +27,9 @@ REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
 
 
 StoreUrl = Annotated[str, Field(pattern=URL_PATTERN)]
+DAY_SECONDS = 24 * 60 * 60
+Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
+"""No timeout at all, as `inf`, is nothing that the parts beneath can be told."""
 
 
 class Settings(BaseSettings):
@@ -61,8 +65,8 @@ class Settings(BaseSettings):
         default=None,
         description="serve this release only, such as `0010`; unset: the newest that passes",
     )
-    store_poll_seconds: float = Field(
-        default=5.0, gt=0, description="seconds between looks at the store for a release, or a newer one"
+    store_poll_seconds: Seconds = Field(
+        default=5.0, description="seconds between looks at the store for a release, or a newer one"
     )
 
     device: str = Field(
@@ -140,34 +144,39 @@ class Settings(BaseSettings):
     codec_memory_bytes: int = Field(
         default=8192 * MIB,
         ge=256 * MIB,
+        le=PIB,
         description="address space of each of these processes; a photo whose decoding needs more is a 422",
     )
-    decode_timeout_seconds: float = Field(
+    decode_timeout_seconds: Seconds = Field(
         default=10.0,
-        gt=0,
         description="seconds that decoding a photo of up to 4 megapixels may take, and as much longer as it is larger; "
         "more is a 422",
     )
-    upload_timeout_seconds: float = Field(
-        default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"
+    upload_timeout_seconds: Seconds = Field(
+        default=300.0, description="seconds for a request's body to arrive; more is a 408"
     )
-    upload_grace_seconds: float = Field(
-        default=10.0, gt=0, description="seconds that a body may take before its speed counts"
+    upload_grace_seconds: Seconds = Field(
+        default=10.0, description="seconds that a body may take before its speed counts"
     )
     min_upload_bytes_per_second: float = Field(
-        default=1024.0, gt=0, description="how fast a body must come on average after that; slower is a 408"
+        default=1024.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how fast a body must come on average after that; slower is a 408",
     )
-    deadline_seconds: float = Field(
-        default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
+    deadline_seconds: Seconds = Field(
+        default=300.0, description="seconds from the end of the upload to the answer; more is a 504"
     )
     keep_alive_seconds: int = Field(
         default=75,
         ge=1,
+        le=DAY_SECONDS,
         description="seconds that a connection stays open without a request; more than callers and proxies keep it",
     )
     shutdown_grace_seconds: int = Field(
         default=30,
         ge=0,
+        le=DAY_SECONDS,
         description="seconds that requests in flight are given after SIGTERM",
     )
 

@@ -120,6 +120,17 @@ def test_a_precision_that_cannot_be_had_is_named_by_its_own_variable(
     ("name", "value", "complaint"),
     [
         ("RESTORE_PORT", "eighty", "RESTORE_PORT=eighty: Input should be a valid integer"),
+        (
+            "RESTORE_DECODE_TIMEOUT_SECONDS",
+            "inf",
+            "RESTORE_DECODE_TIMEOUT_SECONDS=inf: Input should be a finite number",
+        ),
+        ("RESTORE_DECODE_TIMEOUT_SECONDS", "1e12", "Input should be less than or equal to 86400"),
+        ("RESTORE_STORE_POLL_SECONDS", "nan", "RESTORE_STORE_POLL_SECONDS=nan: Input should be a finite number"),
+        ("RESTORE_DEADLINE_SECONDS", "inf", "RESTORE_DEADLINE_SECONDS=inf: Input should be a finite number"),
+        ("RESTORE_MIN_UPLOAD_BYTES_PER_SECOND", "inf", "Input should be a finite number"),
+        ("RESTORE_KEEP_ALIVE_SECONDS", "100000", "Input should be less than or equal to 86400"),
+        ("RESTORE_CODEC_MEMORY_BYTES", "1" + 21 * "0", "Input should be less than or equal to 1125899906842624"),
         ("RESTORE_DEADLINE_SECONDS", "0", "RESTORE_DEADLINE_SECONDS=0: Input should be greater than 0"),
         ("RESTORE_MAX_PAGES", "4097", "RESTORE_MAX_PAGES=4097: Input should be less than or equal to 4096"),
         ("RESTORE_HOST", "0.0.0.0", "RESTORE_HOST=0.0.0.0 can be reached from other machines"),
