@@ -4,6 +4,7 @@ What is logged while a request is worked on has its id, except by the device's t
 """
 
 import logging
+import math
 import re
 import sys
 import time
@@ -47,11 +48,30 @@ def configure_logs(settings: Settings) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(OnceAMinute("socket.accept() out of system resource"))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     # What libraries say at debug level is not for logs: Pillow repeats a photo's tags there.
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     for package in ("restoration", "service"):
         logging.getLogger(package).setLevel(level)
+
+
+class OnceAMinute(logging.Filter):
+    """Of what begins so, which asyncio says thousands of times a second while no connection can be accepted."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+        self._quiet_until_seconds = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith(self._beginning):
+            return True
+        now = time.monotonic()
+        if now < self._quiet_until_seconds:
+            return False
+        self._quiet_until_seconds = now + 60.0
+        return True
 
 
 def renderers(log_format: str) -> list[structlog.types.Processor]:

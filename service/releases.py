@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from service.metrics import Metrics
 from service.restoring import count_device_threads
 from service.settings import Settings
 from service.threads import call_in
+
+STOP_TIMEOUT_SECONDS = 15.0
+"""With the default grace, less than the 60 seconds that systemd, Compose and Kubernetes are told to wait."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,7 @@ class Releases:
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refusals: dict[str, Refusal] = {}
         self._passed_over = -1  # the newest number that was there when an administrator chose
+        self.is_stuck = False  # the loader, after `close`
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
         self.reason = "the newest release is being loaded"
@@ -102,8 +106,11 @@ class Releases:
         return self.active is not None and int(self.active.release.version) < int(version) <= self._passed_over
 
     def close(self) -> None:
-        """Wait for a load that has begun."""
-        self._loader.shutdown(wait=True, cancel_futures=True)
+        """Wait for a load that has begun, but not for ever: the disk or network that it reads may answer no more."""
+        when_idle = self._loader.submit(int)
+        self._loader.shutdown(wait=False)
+        wait([when_idle], timeout=STOP_TIMEOUT_SECONDS)
+        self.is_stuck = not when_idle.done()
 
     def load_newest(self) -> None:
         """Make the newest release active that loads, if it is newer than the active one; note why others did not."""
