@@ -50,7 +50,7 @@ def open_store(where: StoreAddress, *, copies: Path, num_copies: int) -> Store:
 
 
 class FolderStore:
-    """A folder that is not there yet is empty; one that is gone, such as a file system no longer mounted, is a fault."""
+    """A folder that is not there yet is empty; one that is gone, as when it is no longer mounted, is a fault."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

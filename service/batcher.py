@@ -27,10 +27,12 @@ import structlog
 import torch
 from torch import Tensor
 
-from restoration.device import InFrontOf, TileGenerator
+from restoration import cuda
+from restoration.device import InFrontOf, TileGenerator, choose_device
 from restoration.restorer import Mode
 from service.errors import DeviceBroken
 from service.metrics import Metrics
+from service.settings import Settings
 
 Stage = Literal["detect", "verify", "fill", "denoise"]
 FIRST_GUESS_TILES_PER_SECOND = 20.0
@@ -55,6 +57,13 @@ def guess_tiles(num_pixels: int, mode: Mode = "auto", *, is_denoised: bool = Fal
     if mode == "resize":
         return LEAST_TILES + num_denoised
     return max(LEAST_TILES, round(num_pixels * TILES_PER_PIXEL * (4 / 3 if mode == "auto" else 1))) + num_denoised
+
+
+def count_device_threads(settings: Settings) -> int:
+    """To be called before there are any: once they compute, torch counts one in each further thread."""
+    if choose_device(settings.device).type == "cuda":
+        return cuda.NUM_AT_ONCE
+    return settings.device_threads or torch.get_num_threads()
 
 
 class JobDropped(Exception):
@@ -168,9 +177,12 @@ class TileBatcher:
         for thread in self._threads:
             thread.start()
 
-    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, inputs: tuple[Tensor, ...]) -> Tensor:
-        """What the generator's stage makes of the tiles; waits for it. Raises JobDropped and DeviceBroken."""
-        call = _Call(job, generator, stage, inputs)
+    def compute(self, job: TileJob, generator: TileGenerator, stage: Stage, *inputs: Tensor | None) -> Tensor:
+        """What the generator's stage makes of the tiles; waits for it. inputs: in its order, None for what is left out.
+
+        Raises JobDropped and DeviceBroken.
+        """
+        call = _Call(job, generator, stage, tuple(each for each in inputs if each is not None))
         with self._changed:
             self.check_usable()
             if self._is_closed:
@@ -351,19 +363,16 @@ class SharedGenerator(InFrontOf):
 
     def detect(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.detect`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "detect", inputs)
+        return self.batcher.compute(self.job, self.generator, "detect", tiles, context)
 
     def verify(self, tiles: Tensor, context: Tensor | None = None) -> Tensor:
         """See `TileGenerator.verify`."""
-        inputs = (tiles,) if context is None else (tiles, context)
-        return self.batcher.compute(self.job, self.generator, "verify", inputs)
+        return self.batcher.compute(self.job, self.generator, "verify", tiles, context)
 
     def fill(self, tiles: Tensor, mask: Tensor, conditions: Tensor | None = None) -> Tensor:
         """See `TileGenerator.fill`."""
-        inputs = (tiles, mask) if conditions is None else (tiles, mask, conditions)
-        return self.batcher.compute(self.job, self.generator, "fill", inputs)
+        return self.batcher.compute(self.job, self.generator, "fill", tiles, mask, conditions)
 
     def denoise(self, tiles: Tensor) -> Tensor:
         """See `TileGenerator.denoise`."""
-        return self.batcher.compute(self.job, self.generator, "denoise", (tiles,))
+        return self.batcher.compute(self.job, self.generator, "denoise", tiles)

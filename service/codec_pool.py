@@ -134,8 +134,12 @@ class CodecPool:
     def start(self) -> None:
         """Fill the places, so that the first calls need not wait for a process to start. Raises OSError."""
         workers = [self._places.get() for _ in range(self._places.qsize())]
-        for worker in workers:
-            self._places.put(worker or self._start())
+        try:
+            for index, worker in enumerate(workers):
+                workers[index] = worker or self._start()
+        finally:
+            for worker in workers:
+                self._places.put(worker)
 
     def call(self, timeout_seconds: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function`, which can be imported without torch, makes of the arguments, in a worker.

@@ -31,7 +31,7 @@ class ServiceContext:
         keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
         metrics = Metrics()
         queue = RestoreQueue(settings, metrics)
-        releases = Releases(settings, metrics, queue.batcher.give_up)
+        releases = Releases(settings, metrics, queue.batcher.num_threads, queue.batcher.give_up)
         context = cls(settings, keys, metrics, queue, releases, UploadBudget(settings.max_buffered_bytes))
         metrics.requests_limit.set(settings.max_queued_requests)
         metrics.ready.set_function(lambda: float(context.is_ready()))

@@ -1,6 +1,6 @@
-"""Examples for the API's documentation, every one as the service really answered.
+"""Examples for the API's documentation, as the service really answered.
 
-`tests/service/test_examples.py` causes each anew and compares.
+`tests/service/test_examples.py` causes each problem and each answer's headers anew, and compares.
 """
 
 from typing import Any
@@ -52,7 +52,12 @@ PROBLEM_DETAILS: dict[str, str] = {
 }
 """`detail`, by the name of the problem."""
 
-MODELS: dict[str, Any] = {"active": "0001", "releases": [{"version": "0001", "state": "active"}]}
+MODELS: dict[str, Any] = {
+    "active": "0001",
+    "reason": None,
+    "store_problem": None,
+    "releases": [{"version": "0001", "state": "active", "reason": None}],
+}
 ALIVE = {"status": "alive"}
 READY = {"status": "ready", "release": "0001"}
 

@@ -9,23 +9,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import API_KEY_HEADER
+from service.examples import PROBLEM_HEADERS, RESTORED_HEADERS
 from service.logs import REQUEST_ID_HEADER
 
 NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 """Should a browser show it after all, it loads and runs nothing. A page has a policy of its own."""
 
-REQUEST_HEADERS = ("Authorization", API_KEY_HEADER, "Content-Type", "If-None-Match", REQUEST_ID_HEADER)
-ANSWER_HEADERS = (
-    "Content-Disposition",
-    "ETag",
-    "Retry-After",
-    "Server-Timing",
-    "WWW-Authenticate",
-    "X-Damage-Ratio",
-    "X-Model-Version",
-    "X-Suspected-From",
-    REQUEST_ID_HEADER,
-)
+ALLOWED_REQUEST_HEADERS = ("Authorization", API_KEY_HEADER, "Content-Type", "If-None-Match", REQUEST_ID_HEADER)
 
 
 class SecurityHeadersMiddleware:
@@ -57,6 +47,6 @@ def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=REQUEST_HEADERS,
-        expose_headers=ANSWER_HEADERS,
+        allow_headers=ALLOWED_REQUEST_HEADERS,
+        expose_headers=sorted(RESTORED_HEADERS | PROBLEM_HEADERS),
     )

@@ -89,8 +89,10 @@ def share_array(array: np.ndarray) -> np.ndarray:
 
 
 def send_parcel(channel: socket.socket, value: Any, shared: Sequence[bytes] = ()) -> None:
-    """shared: bytes that the receiver has, too. Raises TooManyArrays, and OSError where the other side is gone or memory
-    is short."""
+    """shared: bytes that the receiver has, too.
+
+    Raises TooManyArrays, and OSError where the other side is gone or memory is short.
+    """
     with _anonymous_file() as file:
         buffers: list[pickle.PickleBuffer] = []
         pickler = _NamingPickler(file, buffers, shared)

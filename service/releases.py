@@ -17,7 +17,6 @@ from restoration.restorer import Restorer
 from restoration.stores import Store, open_store
 from service.errors import NotReady, ReleasePinned, ReleaseRefused, WrongRelease
 from service.metrics import Metrics
-from service.restoring import count_device_threads
 from service.settings import Settings
 from service.threads import call_in
 
@@ -48,13 +47,18 @@ class Releases:
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, device_failed: Callable[[torch.AcceleratorError], None]
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        num_threads: int,
+        device_failed: Callable[[torch.AcceleratorError], None],
     ) -> None:
-        """device_failed: told when a release meets a device that no longer works."""
+        """num_threads: how many of the device's compute with a release at once. device_failed: told when a release
+        meets a device that no longer works."""
         self._settings = settings
         self._metrics = metrics
         self._device_failed = device_failed
-        self._num_threads = count_device_threads(settings)  # here: once there are device threads, torch counts others
+        self._num_threads = num_threads
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
         self._refusals: dict[str, Refusal] = {}

@@ -14,28 +14,25 @@ import asyncio
 import math
 import sys
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import structlog
-import torch
 from starlette.requests import ClientDisconnect
 
-from restoration import cuda
 from restoration.device import choose_device
-from restoration.errors import InvalidOption, PhotoError
 from restoration.freed_memory import keep_freed_memory
 from restoration.photo import Photo
-from restoration.restorer import Restoration, RestoreOptions, Restorer, expect_mask_size, restore_photo
-from service.answers import Answer, RestoreQuery, check_answer, encode_answer
-from service.batcher import SharedGenerator, TileBatcher, TileJob, guess_tiles
+from restoration.restorer import Restoration, RestoreOptions, Restorer, restore_photo
+from service.answers import Answer, RestoreQuery, encode_answer
+from service.batcher import SharedGenerator, TileBatcher, TileJob, count_device_threads, guess_tiles
 from service.codecs import SMALL_PIXELS, Codec
+from service.decoding import decode_upload, measure_upload
 from service.errors import DeadlineExceeded, Draining, QueueFull
+from service.lanes import Lane
 from service.metrics import Metrics
 from service.parcels import share_array
 from service.settings import Settings
@@ -44,14 +41,13 @@ from service.uploads import Upload
 
 NUM_HEADER_THREADS = 2
 MOST_SMALL, NUM_LARGE = 8, 4
-"""Photos in the works at a time, by lane, unless the settings say otherwise."""
+"""Photos in the works at a time, by lane: of small ones at most so many, unless RESTORE_SMALL_PHOTOS says otherwise; of
+large ones always."""
 SWITCH_SECONDS = 0.0001
 """After so long a thread that computes in Python lets others go on who need the interpreter for a moment, between two
 layers of a network or to launch the next batch. By default it is 5 ms, for which a core or a GPU may stand still: a
 sixth fewer photos a second on two cores."""
 MOST_RETRY_SECONDS = 600
-MASK_THRESHOLD = 128
-"""A mask's pixel counts when any of its colours is at least this bright."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,76 +72,13 @@ class Restored:
     timing: Timing
 
 
-class Room:
-    """So many pixels may be decoded at once; who waits is served in order."""
-
-    def __init__(self, num_pixels: int) -> None:
-        self._num_free = num_pixels
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def hold(self, num_pixels: int) -> AsyncIterator[None]:
-        """`num_pixels` must not be more than there are in all."""
-        if self._waiting or num_pixels > self._num_free:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((num_pixels, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.cancelled():  # else it had come up already
-                    self._wake()
-                else:
-                    self._give_back(num_pixels)
-                raise
-        else:
-            self._num_free -= num_pixels
-        try:
-            yield
-        finally:
-            self._give_back(num_pixels)
-
-    def _give_back(self, num_pixels: int) -> None:
-        self._num_free += num_pixels
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting:
-            num_pixels, turn = self._waiting[0]
-            if not turn.cancelled():
-                if num_pixels > self._num_free:
-                    return
-                self._num_free -= num_pixels
-                turn.set_result(None)
-            self._waiting.popleft()
-
-
-@dataclass(frozen=True)
-class Lane:
-    """So many photos in the works at a time, a thread for each, processes, and room for what is decoded."""
-
-    threads: ThreadPoolExecutor
-    codec: Codec
-    places: asyncio.Semaphore
-    room: Room
-
-    @classmethod
-    def open(cls, name: str, codec: Codec, num_photos: int, num_pixels: int) -> "Lane":
-        return cls(ThreadPoolExecutor(num_photos, name), codec, asyncio.Semaphore(num_photos), Room(num_pixels))
-
-
-def count_device_threads(settings: Settings) -> int:
-    if choose_device(settings.device).type == "cuda":
-        return cuda.NUM_AT_ONCE
-    return settings.device_threads or torch.get_num_threads()
-
-
-def count_small(settings: Settings) -> int:
+def count_small(settings: Settings, num_device_threads: int) -> int:
     """How many small photos are in the works at a time: on a CPU hardly more than keep its cores busy."""
     if settings.small_photos:
         return settings.small_photos
     if choose_device(settings.device).type == "cuda":
         return MOST_SMALL
-    return min(MOST_SMALL, 2 + count_device_threads(settings))
+    return min(MOST_SMALL, 2 + num_device_threads)
 
 
 class RestoreQueue:
@@ -154,12 +87,11 @@ class RestoreQueue:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         keep_freed_memory()  # before there are threads
         sys.setswitchinterval(SWITCH_SECONDS)
-        self.batcher = TileBatcher(
-            metrics, count_device_threads(settings), shares_out=choose_device(settings.device).type == "cpu"
-        )
+        num_threads = count_device_threads(settings)
+        self.batcher = TileBatcher(metrics, num_threads, shares_out=choose_device(settings.device).type == "cpu")
         self._headers = ThreadPoolExecutor(NUM_HEADER_THREADS, "header")
         codec = partial(Codec.open, settings, metrics)
-        num_small = count_small(settings)
+        num_small = count_small(settings, num_threads)
         self._small = Lane.open("small", codec(), num_small, num_small * SMALL_PIXELS)
         self._large = Lane.open("large", codec(), NUM_LARGE, settings.max_decoded_pixels)
         self._max_jobs = settings.max_queued_requests
@@ -228,8 +160,9 @@ class RestoreQueue:
         """Raises PhotoError, InvalidOption, Draining, QueueFull, DeviceBroken, DeadlineExceeded, ClientDisconnect when
         `client_gone` returns, and whatever `charge_photo` raises, which is given the pixels before any is decoded.
 
-        Draining may come late: see `abandon`. What nobody waits for any more is dropped: at once if it was waiting, between two batches of tiles if it was
-        being restored; decoding or encoding that has begun is finished in the background.
+        Draining may come late: see `abandon`. What nobody waits for any more is dropped: at once if it was waiting,
+        between two batches of tiles if it was being restored; decoding or encoding that has begun is finished in the
+        background.
         """
         self.check_open()
         tiles = TileJob()
@@ -244,7 +177,9 @@ class RestoreQueue:
             if job.done():
                 return job.result()
             if gone.cancelled():
-                raise Draining("the service stops before the photo is done; send it again, another instance may take it")
+                raise Draining(
+                    "the service stops before the photo is done; send it again, another instance may take it"
+                )
             if gone.done():
                 raise ClientDisconnect
             raise DeadlineExceeded(f"the photo was not restored within {self._deadline_seconds:g} seconds")
@@ -304,45 +239,6 @@ class RestoreQueue:
         self._metrics.damage_ratio.observe(restoration.damage_ratio)
 
 
-def measure_upload(codec: Codec, upload: Upload) -> int:
-    """Pixels of the photo, all pages together, by its header; nothing is decoded. Its masks must have its size.
-
-    Raises PhotoError for the photo, InvalidOption for a mask, CodecUnavailable.
-    """
-    num_pixels = codec.count_pixels(upload.image)
-    fields = {"damage": upload.damage, "protect": upload.protect}
-    if masks := {field: encoded for field, encoded in fields.items() if encoded is not None}:
-        photo_px = codec.measure(upload.image)
-        for field, encoded in masks.items():
-            expect_mask(codec, field, encoded, photo_px)
-    return num_pixels
-
-
-def expect_mask(codec: Codec, field: str, encoded: bytes, photo_px: tuple[int, int]) -> None:
-    """photo_px: height and width. Raises InvalidOption for what is no mask of that size, and CodecUnavailable."""
-    with _naming(field):
-        height_px, width_px = mask_px = codec.measure(encoded)
-        has_further_pages = codec.count_pixels(encoded) > height_px * width_px
-    expect_mask_size(field, mask_px, photo_px)
-    if has_further_pages:
-        raise InvalidOption(f"the field {field!r} is no mask: it has several pages; send the one that is meant")
-
-
-def decode_upload(codec: Codec, upload: Upload, query: RestoreQuery, num_pixels: int) -> tuple[Photo, RestoreOptions]:
-    """Raises PhotoError for the photo, InvalidOption for a mask or for an answer that the photo cannot be had in,
-    CodecUnavailable."""
-    photo = codec.decode(upload.image, num_pixels)
-    check_answer(query, photo)
-    options = RestoreOptions(
-        mode=query.mode,
-        sensitivity=query.sensitivity,
-        denoise=query.denoise,
-        damage=decode_mask(codec, "damage", upload.damage, num_pixels),
-        protect=decode_mask(codec, "protect", upload.protect, num_pixels),
-    )
-    return photo, options
-
-
 def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreOptions) -> Restoration:
     """`restore_photo`, whose samples codec processes can be given without a copy: not the photo, nor what became of it,
     is held twice while it is encoded."""
@@ -356,23 +252,3 @@ def restore_to_share(photo: Photo, generator: SharedGenerator, options: RestoreO
         further_pages = tuple(replace(page, samples=share_array(page.samples)) for page in restoration.further_pages)
         return replace(restoration, samples=share_array(restoration.samples), further_pages=further_pages)
     return restoration
-
-
-def decode_mask(codec: Codec, field: str, encoded: bytes | None, num_pixels: int) -> np.ndarray | None:
-    """(H, W) bool, True where the mask is bright; None without one. Raises InvalidOption naming the field, and
-    CodecUnavailable."""
-    if encoded is None:
-        return None
-    with _naming(field):
-        mask = codec.decode(encoded, num_pixels)
-    is_marked: np.ndarray = mask.colour().max(axis=2) >= MASK_THRESHOLD
-    return is_marked
-
-
-@contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """What is wrong with a mask is not wrong with the photo."""
-    try:
-        yield
-    except PhotoError as error:
-        raise InvalidOption(f"the field {field!r} is no mask: {error}") from error

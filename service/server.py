@@ -1,8 +1,8 @@
 """Uvicorn, with a stop that lets load balancers notice.
 
 Uvicorn by itself closes its port on SIGTERM, so nobody could read a 503 from /readyz. Here the first signal makes the
-service drain: it still answers, says not ready, takes no new photo. When what it had is done, uvicorn stops. What is not
-done in time is answered before: uvicorn would cancel the requests, and say 500 to each.
+service drain: it still answers, says not ready, takes no new photo. When what it had is done, uvicorn stops. What is
+not done in time is answered before: uvicorn would cancel the requests, and say 500 to each.
 """
 
 import os

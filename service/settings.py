@@ -33,7 +33,8 @@ Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Raises pydantic.ValidationError naming every wrong value; `explain_settings_error` words it for a terminal."""
+    """Raises pydantic.ValidationError naming every wrong value; `explain_validation` in `__main__.py` words it for a
+    terminal."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, env_ignore_empty=True)
 
@@ -193,7 +194,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _find_what_traces(self) -> "Settings":
+    def _expect_tracing_installed(self) -> "Settings":
         if self.tracing_enabled and not tracing.is_installed():
             raise ValueError(
                 f"{ENV_PREFIX}TRACING_ENABLED=true needs OpenTelemetry, which is not installed; "
@@ -208,9 +209,10 @@ class Settings(BaseSettings):
         if isinstance(store, str):
             return store
         folder = expand_home(store)
-        if folder.exists() and not folder.is_dir():
+        is_there = os.path.exists(folder)  # not Path's, which raises where it may not look
+        if is_there and not os.path.isdir(folder):
             raise ValueError(f"{folder} is no folder; name the folder that the releases are in")
-        if NEARLY_URL.match(str(store)) and not folder.exists():
+        if NEARLY_URL.match(str(store)) and not is_there:
             raise ValueError("there is no such folder, and a URL begins as s3://bucket/releases does")
         return folder
 
@@ -246,10 +248,6 @@ class Settings(BaseSettings):
                 )
         return origins
 
-    @property
-    def num_codec_processes(self) -> int:
-        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
-
     @model_validator(mode="after")
     def _refuse_strangers(self) -> "Settings":
         if not (self.api_keys_file or self.allow_anonymous or is_loopback(self.host)):
@@ -277,6 +275,10 @@ class Settings(BaseSettings):
                 f"({ENV_PREFIX}MAX_UPLOAD_BYTES={self.max_upload_bytes}); raise the first or lower the second"
             )
         return self
+
+    @property
+    def num_codec_processes(self) -> int:
+        return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
 
 
 def expand_home(path: Path) -> Path:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -18,8 +19,7 @@ async def call_in(executor: Executor, function: Callable[P, T], *args: P.args, *
     whoever holds room for it gives the room back only when it is free. What is logged in the thread has the request's
     id, as if it were logged here.
     """
-    context = copy_context()
-    call = executor.submit(lambda: context.run(timed, function, *args, **kwargs))
+    call = executor.submit(copy_context().run, partial(timed, function, *args, **kwargs))
     waiting = asyncio.wrap_future(call)
     waiting.add_done_callback(_ask_for_error)
     try:

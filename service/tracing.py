@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 UNTRACED = "/livez$,/readyz$,/metrics$,/static/,/docs"
 """Asked for all the time, or of no interest."""
-ANSWER_HEADERS = ["Server-Timing", "X-Damage-Ratio", "X-Model-Version", "X-Request-ID", "X-Suspected-From"]
+TRACED_HEADERS = ["Server-Timing", "X-Damage-Ratio", "X-Model-Version", "X-Request-ID", "X-Suspected-From"]
 SERVICE_NAME = "photo-restoration"
 
 
@@ -39,7 +39,7 @@ def trace_requests(app: FastAPI) -> None:
         app,
         tracer_provider=provider,
         excluded_urls=UNTRACED,
-        http_capture_headers_server_response=ANSWER_HEADERS,
+        http_capture_headers_server_response=TRACED_HEADERS,
         exclude_spans=["receive", "send"],
     )
 

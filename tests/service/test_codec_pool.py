@@ -187,6 +187,18 @@ def test_workers_of_a_service_with_less_memory_than_the_setting_have_what_it_has
     assert answer.stdout == f"{REPOSITORY}\n", answer.stderr
 
 
+def test_processes_that_cannot_be_started_in_advance_are_started_when_they_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = CodecPool(2, MEMORY_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/nowhere/python")
+        with pytest.raises(OSError, match="No such file"):
+            pool.start()
+    assert pool.call(60, abs, -1) == 1
+    pool.close()
+
+
 def test_signals_to_the_whole_group_do_not_end_a_worker(pool: CodecPool) -> None:
     worker = pool.call(60, os.getpid)
     os.kill(worker, signal.SIGTERM)

@@ -360,9 +360,7 @@ def test_a_photo_that_is_removed_while_its_answer_is_being_read_leaves_nothing_b
 
 
 @needs_chromium
-@pytest.mark.parametrize(
-    ("status", "name"), [(503, "queue-full"), (429, "quota-exceeded"), (507, "no-room-for-files")]
-)
+@pytest.mark.parametrize(("status", "name"), [(503, "queue-full"), (429, "quota-exceeded"), (507, "no-room-for-files")])
 def test_a_busy_service_is_asked_again_when_it_said(page: Page, status: int, name: str) -> None:
     requests = answer_instead(page, problem(status, name, **{"Retry-After": "1"}))
     choose(page, photo_file())

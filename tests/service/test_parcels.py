@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from restoration.photo import decode_photo
-from service.parcels import MAX_ARRAYS, MAX_DESCRIPTORS, BadParcel, TooManyArrays, receive_parcel, send_parcel, share_array
+from service.parcels import (
+    MAX_ARRAYS,
+    MAX_DESCRIPTORS,
+    BadParcel,
+    TooManyArrays,
+    receive_parcel,
+    send_parcel,
+    share_array,
+)
 
 from .serving import encode, grey_photo
 

@@ -1,4 +1,3 @@
-import asyncio
 import itertools
 import math
 import re
@@ -10,13 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from torch import Tensor
 
 from restoration.device import DeviceGenerator
-from service.restoring import Room
 
 from .serving import MakeClient, assert_problem, context_of, encode, grey_photo, scratched_photo
 
@@ -233,61 +230,3 @@ def test_photos_that_are_abandoned_are_answered_at_once_and_nothing_more_is_comp
             assert int(answer.headers["retry-after"]) > 0
     wait_for_jobs(client, 0)
     assert slow.num_detected == [1]
-
-
-def test_a_mask_of_another_size_is_refused_before_anything_is_decoded(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A photo of one pixel must not bring a mask of a hundred megapixels along."""
-
-    def fail(*args: Any) -> None:
-        raise AssertionError("it was decoded")
-
-    monkeypatch.setattr("service.codecs.Codec.decode", fail)
-    files = {"image": encode(grey_photo(1, 1)), "damage": encode(np.zeros((5000, 5000), np.uint8))}
-    problem = assert_problem(client.post("/restore", files=files), 422, "invalid-option")
-    assert problem["detail"] == "damage has 5000 x 5000 pixels, expected the photo's 1 x 1"
-
-
-async def hold(room: Room, num_pixels: int, log: list[int], may_go: asyncio.Event) -> None:
-    async with room.hold(num_pixels):
-        log.append(num_pixels)
-        await may_go.wait()
-
-
-def test_room_is_given_in_order_and_comes_back_from_those_who_give_up() -> None:
-    async def scenario() -> list[int]:
-        room, log, may_go = Room(10), [], asyncio.Event()
-        holders = [asyncio.create_task(hold(room, num, log, may_go)) for num in (8, 9, 2, 1)]
-        await asyncio.sleep(0)
-        assert log == [8]  # the 2 would fit, but the 9 was first
-        for waiting in (1, 2):  # two give up in the same moment, one of whom would fit now
-            holders[waiting].cancel()
-        await asyncio.sleep(0.01)
-        assert log == [8, 1]
-        may_go.set()
-        await asyncio.gather(*holders, return_exceptions=True)
-        await asyncio.wait_for(hold(room, 10, log, may_go), 1)
-        return log
-
-    assert asyncio.run(scenario()) == [8, 1, 10]
-
-
-def test_room_that_came_up_for_someone_who_gave_up_is_given_on() -> None:
-    async def scenario() -> list[int]:
-        room, log, may_go, first_may_go = Room(10), [], asyncio.Event(), asyncio.Event()
-
-        async def first() -> None:
-            await hold(room, 10, log, first_may_go)
-            waiting[0].cancel()  # its turn has come, and it does not know yet
-
-        holder = asyncio.create_task(first())
-        await asyncio.sleep(0)
-        waiting = [asyncio.create_task(hold(room, num, log, may_go)) for num in (9, 10)]
-        await asyncio.sleep(0)
-        first_may_go.set()
-        may_go.set()
-        await asyncio.gather(holder, *waiting, return_exceptions=True)
-        return log
-
-    assert asyncio.run(scenario()) == [10, 10]
