@@ -439,6 +439,8 @@ def test_an_address_that_cannot_be_had_stops_the_start_before_anything_is_loaded
         monkeypatch.setenv("RESTORE_HOST", host)
         monkeypatch.setenv("RESTORE_PORT", str(port))
         monkeypatch.setenv("RESTORE_ALLOW_ANONYMOUS", "true")
+        # Once a process is enough: loggers that were used keep what they were configured with.
+        monkeypatch.setattr("service.__main__.configure_logs", lambda settings: None)
         assert main() == 2
     printed = capfd.readouterr().err
     assert f"cannot start: {complaint.format(port=port)}" in printed
