@@ -14,6 +14,7 @@ the release, and weights are safetensors. Files that the manifest does not list 
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -165,10 +166,19 @@ def weight_names(num_parts: int) -> list[str]:
 def read_manifest(path: Path, version: str) -> Manifest:
     """The manifest alone; no other file is looked at. Raises ReleaseInvalid."""
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
+        found_file = path.stat()
+        if not stat.S_ISREG(found_file.st_mode):  # reading a named pipe would wait for a writer
+            raise ReleaseInvalid(f"release {version}: {MANIFEST} is no regular file; publish it again")
+        if found_file.st_size > MAX_MANIFEST_BYTES:
             raise ReleaseInvalid(f"release {version}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes")
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except FileNotFoundError as error:
+        raise ReleaseInvalid(f"release {version}: it has no {MANIFEST}; publish it again") from error
+    except OSError as error:
+        raise ReleaseInvalid(
+            f"release {version}: {MANIFEST} cannot be read ({error}); check its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise ReleaseInvalid(f"release {version}: {MANIFEST} cannot be read ({error}); publish it again") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:

@@ -50,8 +50,11 @@ def open_store(where: StoreAddress, *, copies: Path, num_copies: int) -> Store:
 
 
 class FolderStore:
+    """A folder that is not there yet is empty; one that is gone, as when it is no longer mounted, is a fault."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._was_there = False
 
     def __str__(self) -> str:
         return str(self._folder)
@@ -61,6 +64,10 @@ class FolderStore:
 
     def versions(self) -> list[str]:
         try:
+            if self._folder.is_dir():
+                self._was_there = True
+            elif self._was_there:
+                raise StoreUnreachable(f"the model store {self._folder} is gone; mount it again, or bring it back")
             return list_releases(self._folder)
         except OSError as error:
             raise StoreUnreachable(f"the model store {self._folder} cannot be read: {error.strerror}") from error

@@ -61,6 +61,8 @@ def serve_with_settings() -> int:
         serve(settings)
     except KeysInvalid as error:
         return refuse_to_start([f"{KEYS_FILE_VARIABLE}: {error}; make a key: python -m service keys add NAME"])
+    except InvalidOption as error:
+        return refuse_to_start([str(error)])
     return 0
 
 

@@ -64,6 +64,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context.queue.drain()
         for watch in watches:
             watch.cancel()
-        await asyncio.wait(watches)
-        await asyncio.to_thread(context.queue.close)
         await asyncio.to_thread(context.releases.close)
+        await asyncio.wait(watches, timeout=0 if context.releases.is_stuck else None)
+        await asyncio.to_thread(context.queue.close)

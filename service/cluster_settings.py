@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.settings import ENV_PREFIX
+from service.settings import DAY_SECONDS, ENV_PREFIX
 
 CLUSTER_PREFIX = f"{ENV_PREFIX}CLUSTER_"
 
@@ -21,10 +21,14 @@ class ClusterSettings(BaseSettings):
     requests_per_replica: float = Field(
         default=8.0,
         gt=0,
+        allow_inf_nan=False,
         description="requests at a replica; more on average adds replicas, fewer take some away",
     )
     upscale_delay_seconds: float = Field(
-        default=30.0, ge=0, description="seconds that there must be more to do before replicas are added"
+        default=30.0,
+        ge=0,
+        le=DAY_SECONDS,
+        description="seconds that there must be more to do before replicas are added",
     )
     cpus_per_replica: float = Field(default=1.0, gt=0, description="processor cores that Ray sets aside for a replica")
     gpus_per_replica: float = Field(

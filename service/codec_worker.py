@@ -22,7 +22,7 @@ def main() -> None:
     memory_bytes = int(sys.argv[2])
     for stop in (signal.SIGINT, signal.SIGTERM):  # sent to a whole process group; the service says when it is time
         signal.signal(stop, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    limit_memory(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold photos
     silence_decoders()
     send_parcel(channel, "ready")
@@ -31,6 +31,14 @@ def main() -> None:
             answer_one(channel)
         except (EOFError, ConnectionError):
             os._exit(0)
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """The service may have been given less itself, as by `ulimit -v`: that cannot be raised."""
+    _, hard_bytes = resource.getrlimit(resource.RLIMIT_AS)
+    if hard_bytes != resource.RLIM_INFINITY:
+        memory_bytes = min(memory_bytes, hard_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def silence_decoders() -> None:

@@ -5,7 +5,7 @@
     sha256 = "9f86d081884c7d65..."  # of the key
     scopes = ["restore"]            # and "admin", which may change the release that is served
     created = 2026-11-24
-    requests_per_minute = 600       # this and what follows may be left out: no limit
+    requests_per_minute = 600       # this and what follows may be left out: no limit; at least 0.001
     burst_requests = 100            # as many at once; a minute's worth if left out
     megapixels_per_minute = 3000
     burst_megapixels = 500
@@ -15,13 +15,15 @@ what people think up, and would let anyone keep the service busy with made-up ke
 """
 
 import hashlib
+import re
 import secrets
+import stat
 import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import KeysInvalid
 
@@ -32,8 +34,18 @@ MAX_FILE_BYTES = 256 * 1024
 """About 1,000 keys."""
 
 Scope = Literal["restore", "admin"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-PerMinute = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def expect_no_key(name: str) -> str:
+    """Names are logged, and somebody may have pasted a key where its name belongs."""
+    if name.startswith(KEY_PREFIX):
+        raise ValueError(f"a name that begins with {KEY_PREFIX} would be taken for a key")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$"), AfterValidator(expect_no_key)]
+PerMinute = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
+"""Less is a wait beyond all bounds for a caller who used it up."""
 
 
 class Key(BaseModel):
@@ -83,6 +95,8 @@ def hash_key(key: str) -> str:
 def read_key_file(path: Path) -> bytes:
     """Raises KeysInvalid."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a named pipe would wait for a writer
+            raise KeysInvalid(f"{path} is no regular file")
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -95,10 +109,15 @@ def read_key_file(path: Path) -> bytes:
 def parse_keys(content: bytes, path: Path) -> tuple[Key, ...]:
     """Raises KeysInvalid, which never repeats a value: somebody may have pasted a key where its hash belongs."""
     try:
-        return KeyFile.model_validate(tomllib.loads(content.decode())).keys
+        text = content.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
+        return KeyFile.model_validate(tomllib.loads(text)).keys
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "keys"
-        raise KeysInvalid(f"{path}: {where}: {first['msg']}") from None
+        raise KeysInvalid(f"{path}: {mask_keys(where)}: {first['msg']}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise KeysInvalid(f"{path} is no TOML file: {error}") from error
+        raise KeysInvalid(f"{path} is no TOML file: {mask_keys(str(error))}") from None
+
+
+def mask_keys(text: str) -> str:
+    return re.sub(rf"{KEY_PREFIX}[A-Za-z0-9_-]+", f"{KEY_PREFIX}...", text)

@@ -4,6 +4,7 @@ What is logged while a request is worked on has its id, except by the device's t
 """
 
 import logging
+import math
 import re
 import sys
 import time
@@ -15,11 +16,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import answer_unexpected_error
+from service.keys import KEY_PREFIX
 from service.settings import Settings
 from service.tracing import add_trace_id
 
 REQUEST_ID_HEADER = "X-Request-ID"
-SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE_REQUEST_ID = re.compile(rf"(?!{KEY_PREFIX})[A-Za-z0-9._-]{{1,64}}")
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by machines: logged at debug level."""
 
@@ -46,11 +48,30 @@ def configure_logs(settings: Settings) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(OnceAMinute("socket.accept() out of system resource"))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     # What libraries say at debug level is not for logs: Pillow repeats a photo's tags there.
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO), force=True)
     for package in ("restoration", "service"):
         logging.getLogger(package).setLevel(level)
+
+
+class OnceAMinute(logging.Filter):
+    """Of what begins so, which asyncio says thousands of times a second while no connection can be accepted."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+        self._quiet_until_seconds = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith(self._beginning):
+            return True
+        now = time.monotonic()
+        if now < self._quiet_until_seconds:
+            return False
+        self._quiet_until_seconds = now + 60.0
+        return True
 
 
 def renderers(log_format: str) -> list[structlog.types.Processor]:
@@ -112,7 +133,7 @@ def log_answer(scope: Scope, status: int | None, seconds: float) -> None:
 
 
 def choose_request_id(offered: str) -> str:
-    """The client's own id where it is short and harmless in a log, else a new one."""
+    """The client's own id where it is short, harmless in a log and no key of ours, else a new one."""
     return offered if SAFE_REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
 
 

@@ -64,6 +64,11 @@ class Metrics:
         )
         for result in ("activated", "refused"):
             self.reloads.labels(result)  # there from the start: an increase from nothing is none to Prometheus
+        self.releases_refused = Gauge(
+            "restore_releases_refused",
+            "Releases in the store that would be served, had they not been refused",
+            registry=self.registry,
+        )
         self.ready = Gauge("restore_ready", "1 while photos can be restored, as /readyz has it", registry=self.registry)
         self.store_up = Gauge(
             "restore_model_store_up", "1 if the model store answered when it was last looked at", registry=self.registry

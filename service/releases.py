@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import structlog
 import torch
@@ -17,7 +18,19 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.threads import call_in
 
+STOP_TIMEOUT_SECONDS = 15.0
+"""With the default grace, less than the 60 seconds that systemd, Compose and Kubernetes are told to wait."""
+
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Of a release as it was then."""
+
+    fingerprint: Fingerprint
+    reason: str
+    is_lasting: bool
 
 
 class Releases:
@@ -46,8 +59,9 @@ class Releases:
         self._num_threads = num_threads
         self._store = open_store_of(settings)
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._refused_as: dict[str, Fingerprint] = {}
+        self._refusals: dict[str, Refusal] = {}
         self._passed_over = -1  # the newest number that was there when an administrator chose
+        self.is_stuck = False  # the loader, after `close`
         self.refused: dict[str, str] = {}
         self.active: Restorer | None = None
         self.reason = "the newest release is being loaded"
@@ -94,8 +108,11 @@ class Releases:
         return self.active is not None and int(self.active.release.version) < int(version) <= self._passed_over
 
     def close(self) -> None:
-        """Wait for a load that has begun."""
-        self._loader.shutdown(wait=True, cancel_futures=True)
+        """Wait for a load that has begun, but not for ever: the disk or network that it reads may answer no more."""
+        when_idle = self._loader.submit(int)
+        self._loader.shutdown(wait=False)
+        wait([when_idle], timeout=STOP_TIMEOUT_SECONDS)
+        self.is_stuck = not when_idle.done()
 
     def load_newest(self) -> None:
         """Make the newest release active that loads, if it is newer than the active one; note why others did not."""
@@ -103,13 +120,19 @@ class Releases:
         try:
             candidates = self._candidates()
         except NotReady as error:
-            self.reason = str(error)
+            self._give_reason(str(error))
             return
-        for version in reversed(candidates):
-            if self._try_to_load(version):
-                return
-        if self.active is None:
-            self.reason = self._why_none(candidates)
+        is_loaded = any(self._try_to_load(version) for version in reversed(candidates))
+        if not is_loaded and self.active is None:
+            self._give_reason(self._why_none(candidates))
+        wanted = {version for version in candidates if int(version) > self._newest_known()}
+        self._metrics.releases_refused.set(len(wanted & self.refused.keys()))
+
+    def _give_reason(self, reason: str) -> None:
+        """In the log once, not at every look."""
+        if self.active is None and reason != self.reason:
+            log.warning("no release can be served", reason=reason)
+        self.reason = reason
 
     def _look_at_store(self) -> None:
         """Where it does not answer, what is known of it stays known, and what was copied can be served."""
@@ -125,10 +148,12 @@ class Releases:
 
     def _candidates(self) -> list[str]:
         """Those that may take the active one's place, newest last."""
-        pinned = self._settings.model_version
-        served = int(self.active.release.version) if self.active else -1
-        newest_known = max(served, self._passed_over)
+        pinned, newest_known = self._settings.model_version, self._newest_known()
         return [version for version in self.present() if pinned in (None, version) and int(version) > newest_known]
+
+    def _newest_known(self) -> int:
+        """What is no newer does not take the active one's place."""
+        return max(int(self.active.release.version) if self.active else -1, self._passed_over)
 
     def _activate_chosen(self, version: str) -> None:
         pinned, present = self._settings.model_version, self.present()
@@ -137,7 +162,7 @@ class Releases:
         if version not in present:
             raise NoRelease(f"the store holds no release {version}; it holds {', '.join(present) or 'none'}")
         if self.active is None or self.active.release.version != version:
-            self._refused_as.pop(version, None)  # whoever asks for it may know that it was mended
+            self._refusals.pop(version, None)  # whoever asks for it may know that it was mended
             if not self._try_to_load(version):
                 raise ReleaseRefused(version, self.refused[version])
         self._passed_over = int(present[-1])
@@ -145,20 +170,17 @@ class Releases:
     def _try_to_load(self, version: str) -> bool:
         try:
             fingerprint = self._store.fingerprint(version)
-        except OSError:  # it is being written or removed this moment: the next look will tell
-            self.refused[version] = "its files cannot be read"
+        except OSError as error:  # it is being written or removed this moment: the next look will tell
+            self.refused[version] = f"its files cannot be read: {error}"
             return False
-        if self._refused_as.get(version) == fingerprint:
+        known = self._refusals.get(version)
+        if known and known.is_lasting and known.fingerprint == fingerprint:
             return False
         try:
             self._activate(self._load(version))
         # Whatever is wrong with a release, and torch can raise anything, the service must live to say so.
         except Exception as error:
-            if is_lasting(error):
-                self._refused_as[version] = fingerprint
-            self.refused[version] = str(error) if isinstance(error, RestorationError) else repr(error)[:500]
-            self._metrics.reloads.labels("refused").inc()
-            log.warning("release refused", version=version, reason=self.refused[version])
+            self._refuse(version, Refusal(fingerprint, reason_of(error), is_lasting(error)))
             if isinstance(error, torch.AcceleratorError):
                 self._device_failed(error)
             return False
@@ -168,6 +190,14 @@ class Releases:
                 self.active.generator.use_full_batches()
             give_back_freed_memory()
         return True
+
+    def _refuse(self, version: str, refusal: Refusal) -> None:
+        """Counted, and in the log, once: what is not lasting is tried again at every look, and may fail alike."""
+        self.refused[version] = refusal.reason
+        if self._refusals.get(version) != refusal:
+            self._metrics.reloads.labels("refused").inc()
+            log.warning("release refused", version=version, reason=refusal.reason)
+        self._refusals[version] = refusal
 
     def _load(self, version: str) -> Restorer:
         return Restorer.load(
@@ -181,6 +211,7 @@ class Releases:
     def _activate(self, restorer: Restorer) -> None:
         release = restorer.release
         self.refused.pop(release.version, None)
+        self._refusals.pop(release.version, None)
         self._metrics.serving(release.version, release.manifest_sha256)
         self._metrics.reloads.labels("activated").inc()
         self.active = restorer
@@ -200,6 +231,14 @@ class Releases:
 def open_store_of(settings: Settings) -> Store:
     """Raises InvalidOption for a URL that cannot be opened."""
     return open_store(settings.model_store, copies=settings.model_copies, num_copies=settings.max_model_copies)
+
+
+def reason_of(error: Exception) -> str:
+    if isinstance(error, RestorationError):
+        return str(error)
+    if isinstance(error, OSError):  # whose repr leaves the path out
+        return f"{error}; the store must be readable, and RESTORE_MODEL_COPIES writable if the store is a URL"
+    return repr(error)[:500]
 
 
 def is_lasting(error: Exception) -> bool:

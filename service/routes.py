@@ -236,6 +236,7 @@ def release_state(context: ServiceContext, version: str) -> ReleaseState:
     return ReleaseState(version=version, state="present")
 
 
+@metrics_router.head("/metrics", include_in_schema=False)
 @metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(context: Context) -> Response:
     return Response(context.metrics.as_text(), media_type=CONTENT_TYPE_LATEST)

@@ -5,17 +5,23 @@ service drain: it still answers, says not ready, takes no new photo. When what i
 not done in time is answered before: uvicorn would cancel the requests, and say 500 to each.
 """
 
+import os
+import socket
 import time
 from types import FrameType
 from urllib.parse import unquote
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
 from service.context import ServiceContext
+from service.listening import allow_connections, listen
 from service.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
@@ -35,6 +41,11 @@ class DrainingServer(uvicorn.Server):
         else:
             self.should_exit = self.force_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if sockets:  # uvicorn says where it listens only if it made them itself
+            self._log_started_message(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if self._stop_at_seconds is not None:
             left_seconds = self._stop_at_seconds - time.monotonic()
@@ -48,9 +59,15 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Returns after a clean stop. Exits with uvicorn's status when the port cannot be had."""
+    """Returns after a clean stop. Raises KeysInvalid, and InvalidOption when the port cannot be had."""
+    allow_connections()
     app = create_app(settings)
-    DrainingServer(uvicorn_config(app, settings), app.state.context).run()
+    context: ServiceContext = app.state.context
+    sockets = listen(settings.host, settings.port)
+    DrainingServer(uvicorn_config(app, settings), context).run(sockets)
+    if context.releases.is_stuck:
+        log.warning("a release that was being loaded did not come to an end and is left behind")
+        os._exit(0)  # the interpreter would wait for its thread
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -19,11 +19,17 @@ from service.parcels import MAX_ARRAYS
 
 ENV_PREFIX = "RESTORE_"
 MIB = 1024 * 1024
+PIB = 1024**5
 ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+NEARLY_URL = re.compile(r"[a-z][a-z0-9+.-]+:/?[^/]", re.IGNORECASE)
+VERSION = re.compile(r"[0-9]{4,}")
 REPOSITORY_MODEL_STORE = Path(__file__).resolve().parent.parent / "model_store"
 
 
 StoreUrl = Annotated[str, Field(pattern=URL_PATTERN)]
+DAY_SECONDS = 24 * 60 * 60
+Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False)]
+"""No timeout at all, as `inf`, is nothing that the parts beneath can be told."""
 
 
 class Settings(BaseSettings):
@@ -58,11 +64,10 @@ class Settings(BaseSettings):
     max_model_copies: int = Field(default=3, ge=2, description="releases of which a copy is kept")
     model_version: str | None = Field(
         default=None,
-        pattern=r"^[0-9]{4,}$",
-        description="serve this release only, such as `0007`; unset: the newest that passes",
+        description="serve this release only, such as `0010`; unset: the newest that passes",
     )
-    store_poll_seconds: float = Field(
-        default=5.0, gt=0, description="seconds between looks at the store for a release, or a newer one"
+    store_poll_seconds: Seconds = Field(
+        default=5.0, description="seconds between looks at the store for a release, or a newer one"
     )
 
     device: str = Field(
@@ -140,34 +145,39 @@ class Settings(BaseSettings):
     codec_memory_bytes: int = Field(
         default=8192 * MIB,
         ge=256 * MIB,
+        le=PIB,
         description="address space of each of these processes; a photo whose decoding needs more is a 422",
     )
-    decode_timeout_seconds: float = Field(
+    decode_timeout_seconds: Seconds = Field(
         default=10.0,
-        gt=0,
         description="seconds that decoding a photo of up to 4 megapixels may take, and as much longer as it is larger; "
         "more is a 422",
     )
-    upload_timeout_seconds: float = Field(
-        default=300.0, gt=0, description="seconds for a request's body to arrive; more is a 408"
+    upload_timeout_seconds: Seconds = Field(
+        default=300.0, description="seconds for a request's body to arrive; more is a 408"
     )
-    upload_grace_seconds: float = Field(
-        default=10.0, gt=0, description="seconds that a body may take before its speed counts"
+    upload_grace_seconds: Seconds = Field(
+        default=10.0, description="seconds that a body may take before its speed counts"
     )
     min_upload_bytes_per_second: float = Field(
-        default=1024.0, gt=0, description="how fast a body must come on average after that; slower is a 408"
+        default=1024.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how fast a body must come on average after that; slower is a 408",
     )
-    deadline_seconds: float = Field(
-        default=300.0, gt=0, description="seconds from the end of the upload to the answer; more is a 504"
+    deadline_seconds: Seconds = Field(
+        default=300.0, description="seconds from the end of the upload to the answer; more is a 504"
     )
     keep_alive_seconds: int = Field(
         default=75,
         ge=1,
+        le=DAY_SECONDS,
         description="seconds that a connection stays open without a request; more than callers and proxies keep it",
     )
     shutdown_grace_seconds: int = Field(
         default=30,
         ge=0,
+        le=DAY_SECONDS,
         description="seconds that requests in flight are given after SIGTERM",
     )
 
@@ -191,6 +201,37 @@ class Settings(BaseSettings):
                 "pip install 'photo-restoration[tracing]', or leave it out"
             )
         return self
+
+    @field_validator("model_store")
+    @classmethod
+    def _find_the_store(cls, store: Path | str) -> Path | str:
+        """A folder may be made later; what can never be one would be an empty store for ever."""
+        if isinstance(store, str):
+            return store
+        folder = expand_home(store)
+        is_there = os.path.exists(folder)  # not Path's, which raises where it may not look
+        if is_there and not os.path.isdir(folder):
+            raise ValueError(f"{folder} is no folder; name the folder that the releases are in")
+        if NEARLY_URL.match(str(store)) and not is_there:
+            raise ValueError("there is no such folder, and a URL begins as s3://bucket/releases does")
+        return folder
+
+    @field_validator("model_copies")
+    @classmethod
+    def _find_the_copies(cls, copies: Path) -> Path:
+        return expand_home(copies)
+
+    @field_validator("model_version")
+    @classmethod
+    def _number_the_release(cls, version: str | None) -> str | None:
+        if version is not None and not VERSION.fullmatch(version):
+            raise ValueError("that is no release; write its number with four digits, such as 0010")
+        return version
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -238,6 +279,14 @@ class Settings(BaseSettings):
     @property
     def num_codec_processes(self) -> int:
         return self.codec_processes or min(4, len(os.sched_getaffinity(0)))
+
+
+def expand_home(path: Path) -> Path:
+    """`~` and `~user`. Raises ValueError where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the path in full") from error
 
 
 def is_loopback(host: str) -> bool:

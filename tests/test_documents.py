@@ -96,11 +96,19 @@ def interpreter_of(command: Command) -> list[str]:
 
 def prepared(command: Command, address: str, guarded: tuple[str, str]) -> str:
     """The text, with the address of a service that runs here, and this Python."""
+    text = re.sub(r"(/models/|\brelease=)\d{4}\b", r"\g<1>0001", command.text)  # the release that this store has
     if command.needs_key:
         guarded_address, key = guarded
-        text = command.text.replace(ADDRESS, guarded_address).replace("rk_...", key)
-        return re.sub(r"/models/\d{4}/", "/models/0001/", text)  # the release that this store has
-    return command.text.replace(ADDRESS, address).replace(".venv/bin/python", sys.executable)
+        return text.replace(ADDRESS, guarded_address).replace("rk_...", key)
+    return text.replace(ADDRESS, address).replace(".venv/bin/python", sys.executable)
+
+
+@pytest.mark.parametrize("page", ["api.md", "configuration.md", "deployment.md", "operations.md"])
+def test_a_release_that_is_to_be_asked_for_is_in_the_store(page: str) -> None:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    asked_for = re.findall(r"(?:such as `|/models/|--start-from \S+/|\brelease=|RESTORE_MODEL_VERSION=)(\d{4})\b", text)
+    assert asked_for
+    assert [version for version in asked_for if not (REPOSITORY / "model_store" / version).is_dir()] == []
 
 
 @pytest.mark.parametrize("command", DRY_RUN, ids=lambda command: f"{command.page}: {command.text.splitlines()[0]}")

@@ -64,6 +64,8 @@ def mean(histogram: str) -> str:
 FIGURES = (
     Figure("Ready", Query("min(restore_ready)", "ready"), "0: an instance restores nothing", red_below=1),
     Figure("Release", Query("restore_model_info", "{{version}}"), "Served, by every instance", shows_name=True),
+    Figure("Store", Query("min(restore_model_store_up)", "store"), "0: an instance cannot read its store", red_below=1),
+    Figure("Refused", Query("max(restore_releases_refused)", "refused"), "GET /models says why", red_from=1),
     Figure(
         "Alerts",
         Query('count(ALERTS{alertstate="firing"}) or vector(0)', "firing"),

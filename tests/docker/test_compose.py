@@ -25,11 +25,11 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def parse(podman: Path, *files: str, profiles: tuple[str, ...] = ()) -> dict[str, Any]:
+def parse(podman: Path, *files: str, profiles: tuple[str, ...] = (), **variables: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "podman_compose", "--podman-path", str(podman)]
     command += [part for file in files for part in ("-f", file)]
     command += [part for profile in profiles for part in ("--profile", profile)]
-    environment = {"PATH": os.environ["PATH"], "API_KEYS_FILE": "api_keys"}
+    environment = {"PATH": os.environ["PATH"], "API_KEYS_FILE": "api_keys"} | variables
     answer = subprocess.run([*command, "config"], cwd=REPOSITORY, env=environment, capture_output=True, check=True)
     parsed: dict[str, Any] = yaml.safe_load(answer.stdout)
     return parsed
@@ -65,6 +65,14 @@ def test_without_keys_nothing_is_published_beyond_this_machine(everything: dict[
     ports = [port for service in everything["services"].values() for port in service.get("ports", [])]
     assert ports
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("version", ["", "0010"])
+def test_a_release_that_is_named_is_handed_on_to_the_services(podman: Path, version: str) -> None:
+    """An empty one is none to the service."""
+    parsed = parse(podman, "docker-compose.yml", profiles=PROFILES, RESTORE_MODEL_VERSION=version)
+    for name in ("service", "service-gpu"):
+        assert parsed["services"][name]["environment"]["RESTORE_MODEL_VERSION"] == version
 
 
 def test_with_keys_the_service_is_open_to_callers_who_have_one(with_keys: dict[str, Any]) -> None:

@@ -33,7 +33,8 @@ def test_the_loop_closes_and_the_image_is_healthy(store: Path) -> None:
         assert "release 0002 took over" in closed.stdout
         assert 'restore_model_info{version="0002"}' in closed.stdout
 
-        port = {"RESTORE_PORT": url.rpartition(":")[2]}
+        proxy_of_elsewhere = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+        port = {"RESTORE_PORT": url.rpartition(":")[2]} | proxy_of_elsewhere
         check = [sys.executable, "docker/healthcheck.py"]
         assert subprocess.run(check, cwd=REPOSITORY, env=port).returncode == 0
         process.kill()

@@ -127,7 +127,7 @@ def test_a_manifest_that_is_none_is_refused(release, store, content):
 
 def test_a_missing_manifest_is_refused(release, store):
     (release.path / "manifest.json").unlink()
-    with pytest.raises(ReleaseInvalid, match=r"manifest\.json cannot be read"):
+    with pytest.raises(ReleaseInvalid, match=r"it has no manifest\.json; publish it again"):
         read_release(store, "0001")
 
 

@@ -3,7 +3,10 @@
 import ctypes
 import errno
 import os
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from service.codec_pool import CodecPool, NoWorker, WorkerDied, WorkerLost, Work
 
 from .serving import encode, grey_photo
 
+REPOSITORY = Path(__file__).parents[2]
 MEMORY_BYTES = 1 << 30
 EVIL = "type('Evil', (), {'__reduce__': lambda self: (__import__('os').system, ('touch owned',))})()"
 
@@ -174,6 +178,13 @@ def test_a_process_that_cannot_start_refuses_the_call_and_the_next_one_is_made(
     os.waitid(os.P_PID, started_in_its_place, os.WEXITED | os.WNOWAIT)
     assert pool.call(60, abs, -1) == 1
     pool.close()
+
+
+def test_workers_of_a_service_with_less_memory_than_the_setting_have_what_it_has() -> None:
+    code = "import os; from service.codec_pool import CodecPool; print(CodecPool(1, 8 << 30).call(60, os.getcwd))"
+    command = f"ulimit -v {4 << 20}; {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    answer = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert answer.stdout == f"{REPOSITORY}\n", answer.stderr
 
 
 def test_processes_that_cannot_be_started_in_advance_are_started_when_they_are_needed(

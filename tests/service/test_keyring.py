@@ -1,5 +1,6 @@
 """The keys in force follow their file."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,22 @@ def misspell(path: Path) -> None:
 def make_a_folder_of(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+def make_a_pipe_of(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def test_a_named_pipe_in_place_of_the_file_leaves_the_keys_as_they_were(keys_file: Path) -> None:
+    """Opening it would wait for a writer, for ever."""
+    key = add(keys_file)
+    ring = KeyRing(keys_file)
+    make_a_pipe_of(keys_file)
+    with structlog.testing.capture_logs() as lines:
+        ring.look()
+    assert [line["reason"] for line in lines] == [f"{keys_file} is no regular file"]
+    assert find(ring, key).name == "archive"
 
 
 @pytest.mark.parametrize("spoil", [damage, misspell, Path.unlink, make_a_folder_of])

@@ -72,7 +72,12 @@ def test_a_key_is_added_behind_what_is_there(keys_file: Path) -> None:
     [
         (["taken"], "two keys have the same name"),
         (["with space"], "name: String should match pattern"),
-        (["b", "--requests-per-minute", "0"], "requests_per_minute: Input should be greater than 0"),
+        (["b", "--requests-per-minute", "0"], "requests_per_minute: Input should be greater than or equal to 0.001"),
+        (
+            ["b", "--requests-per-minute", "1e-320"],
+            "requests_per_minute: Input should be greater than or equal to 0.001",
+        ),
+        (["rk_abc"], "name: Value error, a name that begins with rk_ would be taken for a key"),
         (["b", "--requests-per-minute", "inf"], "requests_per_minute: Input should be a finite number"),
         (["b", "--burst-requests", "5"], "burst_requests means nothing without requests_per_minute"),
     ],
@@ -143,6 +148,29 @@ def test_a_key_pasted_where_its_hash_belongs_is_not_repeated() -> None:
         parse_keys(table(sha256=f'"{key}"').encode(), Path("keys.toml"))
     assert key not in str(complaint.value)
     assert complaint.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{key} = 1",
+        "[{key}]\n[{key}]",
+        "[[keys]]\n{key} = 'archive'",
+        "[{key}.{key}]",
+        '[[keys]]\nname = "{key}"',
+        "{key}",
+    ],
+)
+def test_a_key_pasted_where_a_name_belongs_is_not_repeated(content: str) -> None:
+    key = make_key()
+    with pytest.raises(KeysInvalid) as complaint:
+        parse_keys(content.format(key=key).encode(), Path("keys.toml"))
+    assert key.removeprefix("rk_") not in str(complaint.value)
+    assert complaint.value.__cause__ is None
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding() -> None:
+    assert [key.name for key in parse_keys(b"\xef\xbb\xbf" + table().encode(), Path("keys.toml"))] == ["a"]
 
 
 def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ def test_the_active_release_is_named(client: TestClient) -> None:
     assert 'version="0001"} 1.0' in text
 
 
+def test_a_monitor_may_ask_for_metrics_by_head(client: TestClient) -> None:
+    asked, got = client.head("/metrics"), client.get("/metrics")
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-type"] == got.headers["content-type"]
+
+
 def test_clients_cannot_make_up_label_values(make_client: MakeClient) -> None:
     client = make_client()
     client.get("/some/made/up/path")

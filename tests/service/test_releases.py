@@ -1,3 +1,4 @@
+import os
 import resource
 import shutil
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from fastapi.testclient import TestClient
 from torch import Tensor
@@ -102,6 +104,23 @@ def test_a_damaged_newest_release_is_refused_and_the_one_before_it_is_served(
     assert models["active"] == "0001"
     assert [release["state"] for release in models["releases"]] == ["refused", "active"]
     assert "sha256" in models["releases"][0]["reason"]
+    wait_for_value(lambda: num_refused(client), 1.0)
+
+
+def test_releases_count_as_refused_until_they_are_gone_or_passed_over(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    (own_store / "0002").mkdir()
+    wait_for_value(lambda: num_refused(client), 1.0)
+    (own_store / "0003").mkdir()
+    wait_for_value(lambda: num_refused(client), 2.0)
+    (own_store / "0003").rmdir()
+    wait_for_value(lambda: num_refused(client), 1.0)
+    publish(own_store)
+    wait_for_value(lambda: num_refused(client), 0.0)
+
+
+def num_refused(client: TestClient) -> float:
+    return next(iter(context_of(client).metrics.releases_refused.collect())).samples[0].value
 
 
 def test_a_refused_release_is_tried_again_when_it_was_repaired(make_client: MakeClient, own_store: Path) -> None:
@@ -218,6 +237,72 @@ def test_a_store_that_cannot_be_read_any_more_is_named(
     assert client.post("/restore", content=PHOTO).status_code == 200
 
 
+def test_a_release_that_cannot_be_read_is_logged_and_counted_once_though_tried_again(
+    make_client: MakeClient, own_store: Path
+) -> None:
+    (own_store / "0002").mkdir()
+    manifest = own_store / "0002" / "manifest.json"
+    manifest.symlink_to(manifest)
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(model_store=own_store, store_poll_seconds=0.02)
+        time.sleep(0.5)
+        assert reloads(client)["refused"] == 1.0
+        manifest.unlink()
+        manifest.write_bytes(b"{}")
+        wait_for_value(lambda: reloads(client)["refused"], 2.0)
+    first, second = [line["reason"] for line in lines if line["event"] == "release refused"]
+    assert f"Too many levels of symbolic links: '{manifest}'); check its permissions" in first
+    assert "format version" in second
+
+
+def test_copies_that_cannot_be_written_are_named_once(make_client: MakeClient, own_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "copies").write_text("no folder")
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(
+            model_store=own_store.as_uri(), model_copies=tmp_path / "copies", store_poll_seconds=0.02, ready=False
+        )
+        wait_for_value(lambda: reloads(client)["refused"], 1.0)
+        time.sleep(0.5)
+        assert reloads(client)["refused"] == 1.0
+    (line,) = [line for line in lines if line["event"] == "release refused"]
+    assert f"'{tmp_path}/copies/" in line["reason"]
+    assert "RESTORE_MODEL_COPIES writable" in line["reason"]
+
+
+def test_a_named_pipe_for_a_manifest_is_refused(make_client: MakeClient, own_store: Path) -> None:
+    """Opening it would wait for a writer, for ever."""
+    (own_store / "0002").mkdir()
+    os.mkfifo(own_store / "0002" / "manifest.json")
+    client = make_client(model_store=own_store)
+    assert client.get("/models").json()["releases"][0] == {
+        "version": "0002",
+        "state": "refused",
+        "reason": "release 0002: manifest.json is no regular file; publish it again",
+    }
+
+
+def test_a_store_that_vanishes_is_told_of_until_it_is_back(make_client: MakeClient, own_store: Path) -> None:
+    client = make_client(model_store=own_store, store_poll_seconds=0.05)
+    assert (client.get("/models").json()["store_problem"], store_up(client)) == (None, 1.0)
+    own_store.rename(own_store.parent / "unmounted")
+    assert (
+        wait_for(client, "store_problem", bool)
+        == f"the model store {own_store} is gone; mount it again, or bring it back"
+    )
+    wait_for_value(lambda: store_up(client), 0.0)
+    assert client.post("/restore", content=PHOTO).status_code == 200
+    (own_store.parent / "unmounted").rename(own_store)
+    wait_for(client, "store_problem", lambda problem: problem is None)
+    wait_for_value(lambda: store_up(client), 1.0)
+
+
+def wait_for_value(ask: Callable[[], float], expected: float) -> None:
+    give_up_at = time.monotonic() + 30.0
+    while (value := ask()) != expected:
+        assert time.monotonic() < give_up_at, value
+        time.sleep(0.02)
+
+
 def wait_until_active(client: TestClient, version: str) -> None:
     give_up_at = time.monotonic() + 30.0
     while client.get("/models").json()["active"] != version:
@@ -321,6 +406,16 @@ def test_a_pinned_release_that_is_missing_is_named(make_client: MakeClient, own_
     while "being loaded" in client.get("/readyz").text:
         pass
     assert "release 0099 is not in" in client.get("/readyz").json()["detail"]
+
+
+def test_why_no_release_is_served_is_logged_once(make_client: MakeClient, own_store: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        client = make_client(model_store=own_store, model_version="0002", store_poll_seconds=0.02, ready=False)
+        wait_for(client, "reason", lambda reason: "release 0002 is not in" in reason)
+        time.sleep(0.3)
+    (line,) = [line for line in lines if line["event"] == "no release can be served"]
+    assert line["log_level"] == "warning"
+    assert f"release 0002 is not in {own_store}" in line["reason"]
 
 
 class Operator:

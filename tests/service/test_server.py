@@ -5,6 +5,8 @@ import http.client
 import json
 import os
 import re
+import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +26,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from archive.client import KEEP_IDLE_SECONDS
+from service.__main__ import main
+from service.listening import listen
 from service.server import uvicorn_config
 from service.settings import Settings
 
@@ -415,6 +419,68 @@ def test_a_target_that_is_a_whole_url_is_understood(service: ServiceProcess) -> 
     for target in (b"http://a/livez", b"http://a", b"https://a:1/live%7A?b"):
         assert first_line(service, b"GET " + target) == b"HTTP/1.1 200 OK"
     assert first_line(service, b"GET http://a/nowhere") == b"HTTP/1.1 404 Not Found"
+
+
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [
+        ("127.0.0.1", "RESTORE_PORT={port}: cannot listen at 127.0.0.1 (Address already in use)"),
+        ("localhost", "RESTORE_PORT={port}: cannot listen at localhost (Address already in use)"),
+        ("192.0.2.1", "RESTORE_HOST=192.0.2.1: cannot listen there (Cannot assign requested address)"),
+        ("nowhere.invalid", "RESTORE_HOST=nowhere.invalid: no such address"),
+    ],
+)
+def test_an_address_that_cannot_be_had_stops_the_start_before_anything_is_loaded(
+    store: Path, host: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("RESTORE_MODEL_STORE", str(store))
+        monkeypatch.setenv("RESTORE_HOST", host)
+        monkeypatch.setenv("RESTORE_PORT", str(port))
+        monkeypatch.setenv("RESTORE_ALLOW_ANONYMOUS", "true")
+        # Once a process is enough: loggers that were used keep what they were configured with.
+        monkeypatch.setattr("service.__main__.configure_logs", lambda settings: None)
+        assert main() == 2
+    printed = capfd.readouterr().err
+    assert f"cannot start: {complaint.format(port=port)}" in printed
+    assert "release active" not in printed
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+def test_every_address_that_a_host_names_is_listened_at(host: str) -> None:
+    sockets = listen(host, 0)
+    addresses = {each.getsockname()[0] for each in sockets}
+    for each in sockets:
+        with socket.create_connection(each.getsockname()[:2], timeout=10):
+            each.close()
+    assert addresses == {info[4][0] for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+
+
+def test_a_store_that_answers_no_more_does_not_keep_the_service_from_stopping(tmp_path: Path) -> None:
+    """fsspec opens whatever is there; a named pipe makes it wait, as a file system does whose server is gone."""
+    (tmp_path / "store" / "0001").mkdir(parents=True)
+    os.mkfifo(tmp_path / "store" / "0001" / "manifest.json")
+    settings = {"RESTORE_MODEL_STORE": (tmp_path / "store").as_uri(), "RESTORE_MODEL_COPIES": str(tmp_path / "copies")}
+    with ServiceProcess(settings) as service:
+        assert service.client.get("/readyz").json()["detail"] == "the newest release is being loaded"
+        time.sleep(1)
+        assert service.stop() == 0
+        assert "is left behind" in "".join(service.log)
+
+
+def test_as_many_connections_are_taken_as_the_system_lets_and_the_log_is_not_flooded_by_more(store: Path) -> None:
+    limited = ("bash", "-c", f"ulimit -Sn 100; ulimit -Hn 300; exec {shlex.quote(sys.executable)} -m service")
+    with ServiceProcess({"RESTORE_MODEL_STORE": str(store)}, limited) as service, ExitStack() as connections:
+        service.wait_until_ready()
+        assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (300, 300)
+        for _ in range(350):
+            connections.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        service.wait_for_log("out of system resource")
+        time.sleep(3)
+        assert sum("out of system resource" in line for line in service.log) == 1
+        connections.close()
+        assert service.client.get("/livez").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/"])

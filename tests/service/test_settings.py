@@ -83,6 +83,24 @@ def test_the_upload_budget_must_hold_one_upload() -> None:
         Settings(max_buffered_bytes=10)
 
 
+def test_a_store_in_somebodys_home_is_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RESTORE_MODEL_STORE", "~/releases")
+    assert Settings().model_store == tmp_path / "releases"
+
+
+def test_a_url_and_a_folder_named_like_one_are_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s3:bucket").mkdir()
+    assert Settings(model_store="s3:bucket").model_store == Path("s3:bucket")
+    assert Settings(model_store="s3://bucket/releases").model_store == "s3://bucket/releases"
+
+
+def test_a_log_level_may_be_in_upper_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTORE_LOG_LEVEL", "INFO")
+    assert Settings().log_level == "info"
+
+
 def test_misspelt_variables_are_named() -> None:
     environment = {"RESTORE_PROT": "1", "RESTORE_PORT": "1", "restore_host": "localhost", "PATH": "/bin"}
     assert unknown_settings(environment) == ["RESTORE_PROT"]
@@ -102,11 +120,27 @@ def test_a_precision_that_cannot_be_had_is_named_by_its_own_variable(
     ("name", "value", "complaint"),
     [
         ("RESTORE_PORT", "eighty", "RESTORE_PORT=eighty: Input should be a valid integer"),
+        (
+            "RESTORE_DECODE_TIMEOUT_SECONDS",
+            "inf",
+            "RESTORE_DECODE_TIMEOUT_SECONDS=inf: Input should be a finite number",
+        ),
+        ("RESTORE_DECODE_TIMEOUT_SECONDS", "1e12", "Input should be less than or equal to 86400"),
+        ("RESTORE_STORE_POLL_SECONDS", "nan", "RESTORE_STORE_POLL_SECONDS=nan: Input should be a finite number"),
+        ("RESTORE_DEADLINE_SECONDS", "inf", "RESTORE_DEADLINE_SECONDS=inf: Input should be a finite number"),
+        ("RESTORE_MIN_UPLOAD_BYTES_PER_SECOND", "inf", "Input should be a finite number"),
+        ("RESTORE_KEEP_ALIVE_SECONDS", "100000", "Input should be less than or equal to 86400"),
+        ("RESTORE_CODEC_MEMORY_BYTES", "1" + 21 * "0", "Input should be less than or equal to 1125899906842624"),
         ("RESTORE_DEADLINE_SECONDS", "0", "RESTORE_DEADLINE_SECONDS=0: Input should be greater than 0"),
         ("RESTORE_MAX_PAGES", "4097", "RESTORE_MAX_PAGES=4097: Input should be less than or equal to 4096"),
         ("RESTORE_HOST", "0.0.0.0", "RESTORE_HOST=0.0.0.0 can be reached from other machines"),
         ("RESTORE_API_KEYS_FILE", "/nowhere/keys.toml", "RESTORE_API_KEYS_FILE: /nowhere/keys.toml cannot be read"),
         ("RESTORE_CORS_ORIGINS", "*", "RESTORE_CORS_ORIGINS=*: Value error, * is no origin"),
+        ("RESTORE_MODEL_STORE", __file__, "test_settings.py is no folder; name the folder that the releases are in"),
+        ("RESTORE_MODEL_STORE", "s3:bucket/releases", "a URL begins as s3://bucket/releases does"),
+        ("RESTORE_MODEL_STORE", "~nobody-of-that-name/releases", "write the path in full"),
+        ("RESTORE_MODEL_VERSION", "11", "write its number with four digits, such as 0010"),
+        ("RESTORE_LOG_LEVEL", "loud", "RESTORE_LOG_LEVEL=loud: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("RESTORE_DEVICE", "cuda:99", "RESTORE_DEVICE: device cuda:99 is not here"),
     ],
 )
