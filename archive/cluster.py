@@ -27,6 +27,11 @@ MOST_LOSSES = 3
 """So many restorers may be lost with one photo in the works; then it is taken for the reason."""
 LOOK_SECONDS = 0.5
 ANSWER_SECONDS = 2.0
+SILENCE_SECONDS = 60.0
+"""A restorer that has had a photo for so long is asked whether it is there, and has as long again to say so: Ray may
+not notice that a node is gone, and would let the photo wait for ever."""
+LOOK = "look"
+"""What answers that, however many photos are in the works."""
 NUM_WAITING = 2
 """Photos that wait at each restorer, so that it need not wait for the next one to be read and sent."""
 
@@ -147,7 +152,7 @@ class Fleet:
         """Ray starts it again, on this node or another one, as soon as there is room."""
         while not self._is_over.wait(LOOK_SECONDS):
             try:
-                ray.get(member.actor.is_up.remote(), timeout=ANSWER_SECONDS)
+                expect_answer(member.actor, ANSWER_SECONDS)
                 member.is_up = True
             except RayError as error:
                 member.reason = _last_line(error)
@@ -193,10 +198,11 @@ class OnCluster:
         per_restorer = ceil(num_at_once / devices.num) if num_at_once else 2 * devices.num_cpus
         self.release = identity.version
         self.num_at_once = num_at_once or devices.num * (per_restorer + NUM_WAITING)
-        start = ray.remote(OnNode).options(
+        with_look = ray.remote(concurrency_groups={LOOK: 1})  # type: ignore[call-overload]
+        start = with_look(OnNode).options(
             num_cpus=devices.num_cpus,
             num_gpus=devices.num_gpus,
-            max_concurrency=per_restorer + 1,  # one to say that it is up
+            max_concurrency=per_restorer,
             max_restarts=-1,
             scheduling_strategy="SPREAD",
         )
@@ -222,13 +228,21 @@ class OnCluster:
 
     def _restore_once(self, photo: bytes) -> Restored | Refusal:
         with self._fleet.choose() as actor:
-            answer: Restored | Refusal = ray.get(actor.restore.remote(photo))
+            asked = actor.restore.remote(photo)
+            while not ray.wait([asked], timeout=SILENCE_SECONDS)[0]:
+                expect_answer(actor, SILENCE_SECONDS)
+            answer: Restored | Refusal = ray.get(asked)
             return answer
 
     def close(self) -> None:
         """The restorers end with the connection."""
         self._fleet.close()
         ray.shutdown()
+
+
+def expect_answer(actor: Any, timeout_seconds: float) -> None:
+    """Raises RayError if the restorer does not say that it is up."""
+    ray.get(actor.is_up.options(concurrency_group=LOOK).remote(), timeout=timeout_seconds)
 
 
 def plan_devices(nodes: list[dict[str, Any]]) -> Devices:

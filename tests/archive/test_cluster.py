@@ -1,6 +1,7 @@
 """`python -m archive restore --ray`, on a cluster of several nodes."""
 
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,20 @@ class Fragile:
         if photo == POISON:
             os._exit(1)
         return Restored(photo, 0.0, "0001")
+
+
+class Freezing(Fragile):
+    """Stops for good at its first photo, as a node that is cut off does: nobody tells Ray. store: a file that is there
+    from then on."""
+
+    def __init__(self, store: str, *_: object) -> None:
+        self._has_frozen = Path(store)
+
+    def restore(self, photo: bytes) -> Restored:
+        if not self._has_frozen.exists():
+            self._has_frozen.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().restore(photo)
 
 
 class Refusing(Fragile):
@@ -111,6 +126,22 @@ def test_a_photo_that_takes_restorers_down_fails_alone(cluster: RayCluster, monk
     assert isinstance(first, PhotoFailed)
     assert first.reason == "restorer-lost"
     assert [one.content for one in others if isinstance(one, Restored)] == photos
+
+
+def test_a_restorer_that_is_cut_off_without_a_word_keeps_no_photo(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(on_ray, "OnNode", Freezing)
+    monkeypatch.setattr(on_ray, "load_identity", lambda *_: Identity("0001", ""))
+    monkeypatch.setattr(on_ray, "SILENCE_SECONDS", 5.0)
+    way = OnCluster(cluster.address, str(tmp_path / "has frozen"), Options())
+    photos = [bytes([number]) for number in range(10)]
+    try:
+        with ThreadPoolExecutor(way.num_at_once) as threads:
+            assert [restored.content for restored in threads.map(way.restore, photos)] == photos
+    finally:
+        way.close()
+    assert (tmp_path / "has frozen").exists()
 
 
 def test_what_the_cluster_lacks_is_said_before_anything_is_begun(
