@@ -152,8 +152,8 @@ class Run:
             self._note_failed(entry, error)
         except RunStopped:
             raise
-        except Exception as error:  # a photo must not stop the others, whatever is raised for it
-            self._note_failed(entry, PhotoFailed("internal-error", repr(error)[:500]))
+        except Exception as error:
+            self._note_failed(entry, unforeseen(error))
 
     def _bring_up_to_date(self, entry: Entry, known: Record | None) -> None:
         photo = read_photo(self._places.source, entry, self._bounds.max_bytes)
@@ -304,6 +304,11 @@ def read_photo(source: Tree, entry: Entry, max_bytes: int) -> bytes:
         return source.read(entry.path)
     except OSError as error:
         raise PhotoFailed("source-unreadable", explain(error)) from error
+
+
+def unforeseen(error: Exception) -> PhotoFailed:
+    """What was raised for a photo and by no plan: it must not stop the others."""
+    return PhotoFailed("internal-error", repr(error)[:500])
 
 
 def measure(content: bytes) -> tuple[int, int]:

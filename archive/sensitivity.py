@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from archive.errors import PhotoFailed, RunStopped
-from archive.run import read_photo
+from archive.run import read_photo, unforeseen
 from archive.trees import Entry, Tree
 from archive.ways import Options, Way
 
@@ -44,8 +44,8 @@ def _ask(way: Way, tree: Tree, entry: Entry, max_bytes: int) -> Reaction:
         return Reaction(entry.path, math.nan, error)
     except RunStopped:
         raise
-    except Exception as error:  # a photo must not stop the others, whatever is raised for it
-        return Reaction(entry.path, math.nan, PhotoFailed("internal-error", repr(error)[:500]))
+    except Exception as error:
+        return Reaction(entry.path, math.nan, unforeseen(error))
     if restored.damage_ratio > 0.0:
         return Reaction(entry.path, LEAST.sensitivity)
     return Reaction(entry.path, NEVER if restored.suspected_from is None else restored.suspected_from)
