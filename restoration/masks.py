@@ -1,6 +1,8 @@
 """From the soft damage map to opacities: how much of the repair each sample takes."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -123,7 +125,10 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
         areas = find_areas(is_suspect)
         most = np.full(areas.num, -math.inf)
         for certainty in alike:
-            evidence = _evidence(damage_map, is_suspect, areas, levels[certainty], certainty)
+            num_certain = _count_of_areas(areas, is_suspect, partial(_at_least, damage_map, levels[certainty]))
+            evidence = _logarithm(num_certain) + certainty
+            if evidence.max(initial=-math.inf) >= required_evidence:
+                evidence -= _doubt_of_wide(areas, is_suspect, num_certain)
             np.maximum(most, evidence, out=most)
         spare = max(spare, float(most.max(initial=-math.inf)) - required_evidence)
         _repair(opacities, is_suspect, areas, most - required_evidence)
@@ -145,18 +150,48 @@ def level_of(logit: float) -> int:
     return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _evidence(damage_map: np.ndarray, is_suspect: np.ndarray, areas: Areas, level: int, certainty: float) -> np.ndarray:
-    """Of each area, (num_areas,) float64; minus infinity where nothing is so certain."""
+def _doubt_of_wide(areas: Areas, is_suspect: np.ndarray, num_certain: np.ndarray) -> np.ndarray:
+    """By how much less the evidence of each area is, (num_areas,) float64, where it is wide and most of it uncertain.
+
+    Certain samples speak for a stretch of a thin scratch each, but what is wide is one thing: of true damage that is
+    wide most samples are certain, of a lamp few (`docs/decisions/0055`).
+    """
+    num_samples = _count_of_areas(areas, is_suspect, partial(_at_least, is_suspect, True))
+    wide_share = _count_of_areas(areas, is_suspect, partial(_wide_parts, is_suspect)) / num_samples
+    doubt: np.ndarray = wide_share * _logarithm(num_samples / np.maximum(num_certain, 1.0))
+    return doubt
+
+
+def _at_least(samples: np.ndarray, level: int, rows: slice) -> np.ndarray:
+    """(h, W) bool of these rows."""
+    return samples[rows] >= level
+
+
+def _wide_parts(is_suspect: np.ndarray, rows: slice) -> np.ndarray:
+    """Of these rows, (h, W) bool, what is as wide as `THIN_PX` and more."""
+    by_px = THIN_PX // 2
+    first = max(0, rows.start - 2 * by_px)  # as far as an opening sees
+    around = opened(is_suspect[first : rows.stop + 2 * by_px], by_px)
+    return around[rows.start - first : rows.stop - first]
+
+
+def _count_of_areas(areas: Areas, is_suspect: np.ndarray, counted: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """Of each area, (num_areas,) float64, the samples that count. counted: rows to (h, W) bool."""
     num_samples = np.zeros(areas.num)
     for rows, numbers in areas.in_bands():
-        certain = numbers[damage_map[rows][is_suspect[rows]] >= level]
-        if len(certain):  # areas are numbered from top to bottom: a band's are a part of all
-            first = int(certain.min())
-            counts = np.bincount(certain - first)
+        of_counted = numbers[counted(rows)[is_suspect[rows]]]
+        if len(of_counted):  # areas are numbered from top to bottom: a band's are a part of all
+            first = int(of_counted.min())
+            counts = np.bincount(of_counted - first)
             num_samples[first : first + len(counts)] += counts
+    return num_samples
+
+
+def _logarithm(numbers: np.ndarray) -> np.ndarray:
+    """Binary, float64; minus infinity of 0."""
     with np.errstate(divide="ignore"):
-        evidence: np.ndarray = certainty + np.log2(num_samples)
-    return evidence
+        logarithm: np.ndarray = np.log2(numbers)
+    return logarithm
 
 
 def _repair(opacities: np.ndarray, is_suspect: np.ndarray, areas: Areas, excess: np.ndarray) -> None:

@@ -27,8 +27,9 @@ MIN_SIDE_PX = 128
 """The short side of the smallest copy is at least this."""
 THICK_PX = 3
 """Damage that is thinner on a copy is left to the next finer one to find."""
-CARRIED_LEVEL = 192
-"""At least as certain as this is what a coarser map decided: damage to its edge, but no proof of damage by itself."""
+CARRIED_LEVEL = 127
+"""So certain is what a coarser map decided: damage to its edge where the finer one has evidence for it, and no proof by
+itself, since it is less than the least of `masks.CERTAINTIES`."""
 RIM_PX = 9
 """What lies deeper in damage than this, on a copy, is not filled anew on the next finer one."""
 BAND_PX = 512
@@ -66,7 +67,7 @@ class PyramidPass:
         """Write into the map, (H, W) uint8, what was decided on the smaller copy, (h, w) uint8."""
         opacities = self._decide(coarse_map)
         if opacities.any():
-            found = double(decided_parts(coarse_map, opacities), damage_map.shape)
+            found = double(decided_parts(opacities), damage_map.shape)
             found[found < CARRIED_LEVEL // 2] = 0  # interpolated beyond the edge
             np.maximum(damage_map, found, out=damage_map)
 
@@ -155,13 +156,12 @@ def _double_box(coarse: np.ndarray, size_px: tuple[int, ...], rows: slice, colum
     return np.asarray(double_rows(double_columns(picture)))
 
 
-def decided_parts(damage_map: np.ndarray, opacities: np.ndarray) -> np.ndarray:
-    """What of a coarser map the next finer one is told: (h, w) uint8 each; 0 where it has nothing to say.
+def decided_parts(opacities: np.ndarray) -> np.ndarray:
+    """What the next finer copy is told of what was decided here: (h, w) uint8 each; 0 where it has nothing to say.
 
     What is to be repaired, but for specks and what is thin: the finer samples draw that more exactly (an opening).
     """
-    decided = np.where(opacities > 0, np.maximum(damage_map, np.uint8(CARRIED_LEVEL)), np.uint8(0))
-    return opened(decided, THICK_PX // 2)
+    return opened(np.where(opacities > 0, np.uint8(CARRIED_LEVEL), np.uint8(0)), THICK_PX // 2)
 
 
 def deep_parts(mask: np.ndarray) -> np.ndarray:

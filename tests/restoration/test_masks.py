@@ -114,6 +114,33 @@ def test_a_certain_scratch_does_not_take_a_faint_floor_with_it():
     assert np.array_equal(grade_damage(damage_map) > 0, damage_map == 255)
 
 
+def test_what_is_wide_and_mostly_doubtful_is_none_and_a_thin_scratch_or_a_certain_hole_is():
+    """Of true damage that is wide most samples are certain; of a lamp, or a cable, few."""
+    doubtful, certain = masks.level_of(-4.0), masks.level_of(2.0)
+
+    def found(shape: tuple[slice, slice], core: tuple[slice, slice]) -> bool:
+        damage_map = empty_map(320, 480)
+        damage_map[shape] = doubtful
+        damage_map[core] = certain
+        return bool(grade_damage(damage_map).any())
+
+    lamp = slice(100, 160), slice(100, 160)
+    assert not found(lamp, (slice(125, 135), slice(125, 135)))
+    assert found(lamp, (slice(105, 155), slice(105, 155)))
+    assert found((slice(100, 101), slice(100, 460)), (slice(100, 101), slice(100, 200)))
+
+
+@pytest.mark.parametrize("top", [0, 40, 58, 120, 250])
+def test_how_wide_an_area_is_does_not_depend_on_the_rows_that_are_looked_at_at_a_time(monkeypatch, top):
+    rng = np.random.default_rng(top)
+    damage_map = empty_map(320, 480)
+    damage_map[top : top + 60, 100:160] = rng.integers(1, 200, (60, 60))
+    damage_map[top + 12 : top + 14] = 200
+    found = grade_damage(damage_map)
+    monkeypatch.setattr("restoration.areas.BAND_PX", 1000)
+    assert np.array_equal(found, grade_damage(damage_map))
+
+
 def test_higher_sensitivity_only_adds():
     damage_map = empty_map(300, 300)
     for index, level in enumerate(np.linspace(20, 255, 25).astype(int)):
