@@ -53,7 +53,8 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
     A speck must be all but certain to be damage: buttons, leaves and highlights look like specks. Less certainty will
     do for a long scratch or a large hole: each doubling of the samples that are so certain makes up for one logit of
-    it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not.
+    it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not. What
+    is wide has the less evidence, the less of it is certain.
 
     A photo that is damaged in one place is likely damaged in others: the prior of every sample is the photo's (an
     empirical Bayes estimate). Where an area has enough evidence, or all that is thin and suspect together, there is a
