@@ -53,8 +53,8 @@ def grade_damage(damage_map: np.ndarray, required_evidence: float, sensitivity: 
 
     A speck must be all but certain to be damage: buttons, leaves and highlights look like specks. Less certainty will
     do for a long scratch or a large hole: each doubling of the samples that are so certain makes up for one logit of
-    it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not. What
-    is wide has the less evidence, the less of it is certain.
+    it (a factor e of the odds). What is connected to damage and suspect is repaired with it; a faint island is not.
+    What is wide has the less evidence, the less of it is certain.
 
     A photo that is damaged in one place is likely damaged in others: the prior of every sample is the photo's (an
     empirical Bayes estimate). Where an area has enough evidence, or all that is thin and suspect together, there is a
@@ -157,7 +157,7 @@ def _doubt_of_wide(areas: Areas, is_suspect: np.ndarray, num_certain: np.ndarray
     Certain samples speak for a stretch of a thin scratch each, but what is wide is one thing: of true damage that is
     wide most samples are certain, of a lamp few (`docs/decisions/0055`).
     """
-    num_samples = _count_of_areas(areas, is_suspect, partial(_at_least, is_suspect, True))
+    num_samples = _count_of_areas(areas, is_suspect, is_suspect.__getitem__)
     wide_share = _count_of_areas(areas, is_suspect, partial(_wide_parts, is_suspect)) / num_samples
     doubt: np.ndarray = wide_share * _logarithm(num_samples / np.maximum(num_certain, 1.0))
     return doubt
