@@ -4,8 +4,8 @@ A scratch on a 24-megapixel scan may be wider than the detector can see; on a co
 line. So the photo is halved again and again, and the passes go from the smallest copy up to the photo itself:
 
     detect   each copy has its own map, and what is damage is decided on each. The detector of the finer one is told
-             what was seen on the coarser, and what was decided there is carried on: what is too wide or faint to be
-             found here may be plain there.
+             what was seen on the coarser, and what was decided there is carried on: of what is damage here, too,
+             what is too wide or faint to be seen may be plain there.
     fill     what lies deep in damage is filled on the coarser copy; on the finer one a rim is left to fill, between
              what lies around the damage and what stands in it now.
 
