@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from restoration.generator import DetectFill
-from restoration.masks import grade_damage
+from restoration.masks import THIN_PX, grade_damage
 from restoration.passes import Seen, TilePass
 from restoration.pyramid import PyramidPass, copies_of
 from restoration.tensors import to_model_range, to_samples
 from restoration.tile_generator import TileGenerator
 from restoration.toning import find_tone
+from restoration.windows import opened
 from training.cases import Case
 from training.damage import age_photos
 from training.evaluation import mean_of, place
@@ -42,8 +43,9 @@ LEAST_KEPT_SHARE = 0.9999
 with 99.98 % a forehead beside a crack was painted over on a real photograph, with 99.99 % it was not."""
 FILLED_SHARE, FILLED_LEVELS = 0.35, 25.0
 """What is filled is still off by this share of the damage, by so many levels at most, about."""
-REPAINTED_LEVELS = 15.0
-"""And what is filled without need by so many."""
+REPAINTED_LEVELS, REPAINTED_WIDE_LEVELS = 8.0, 40.0
+"""And what is filled without need by so many, thin or as wide as `masks.THIN_PX`
+([measured](../docs/decisions/0055-what-is-wide-must-be-certain-for-the-most-part.md))."""
 ROUNDING_VARIANCE = 1.0 / 12.0
 """Of samples that are whole levels: a photo that is restored in full is not infinitely better."""
 VERIFIED_SHARE = 0.03
@@ -220,7 +222,9 @@ def expected_gain_db(case: Case, opacities: np.ndarray) -> float:
     Nothing is filled for it: that would take minutes for each pair that is tried.
     """
     change, share = case.change.astype(np.float32), opacities / np.float32(255.0)
-    filled = share * np.where(case.altered, np.minimum(FILLED_SHARE * change, FILLED_LEVELS), REPAINTED_LEVELS)
+    is_wide = opened((opacities > 0) & ~case.altered, THIN_PX // 2)
+    repainted = np.where(is_wide, np.float32(REPAINTED_WIDE_LEVELS), np.float32(REPAINTED_LEVELS))
+    filled = share * np.where(case.altered, np.minimum(FILLED_SHARE * change, FILLED_LEVELS), repainted)
     before, after = (
         float(np.square(each).mean()) + ROUNDING_VARIANCE for each in (change, (1 - share) * change + filled)
     )

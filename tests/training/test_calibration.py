@@ -116,6 +116,10 @@ def test_gains_are_of_damage_that_is_repaired_less_what_is_repaired_without_need
     assert expected_gain_db(case, damage) == pytest.approx(20 * math.log10(80 / 25), abs=0.1)
     assert 0.0 < expected_gain_db(case, damage // 2) < expected_gain_db(case, damage)
     assert expected_gain_db(case, everything) < expected_gain_db(case, damage // 2)
+    thin, wide = damage.copy(), damage.copy()
+    thin[40:44, 4:60] = wide[40:56, 4:18] = 255  # as many samples
+    losses = [expected_gain_db(case, damage) - expected_gain_db(case, each) for each in (thin, wide)]
+    assert 0.0 < losses[0] < 0.3 * losses[1]
     assert not case.is_away[13:35, 13:35].any()
     assert case.is_away.sum() == 64 * 64 - 22 * 22
 
