@@ -1,7 +1,7 @@
 """From the soft damage map to opacities: how much of the repair each sample takes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
 
@@ -124,13 +124,13 @@ def _grade(damage_map: np.ndarray, required_evidence: float, eagerness: float) -
     for suspect_level, alike in groupby(levels, lambda certainty: _suspect_level(certainty - eagerness)):
         is_suspect = damage_map >= suspect_level
         areas = find_areas(is_suspect)
-        most = np.full(areas.num, -math.inf)
-        for certainty in alike:
-            num_certain = _count_of_areas(areas, is_suspect, partial(_at_least, damage_map, levels[certainty]))
-            evidence = _logarithm(num_certain) + certainty
-            if evidence.max(initial=-math.inf) >= required_evidence:
-                evidence -= _doubt_of_wide(areas, is_suspect, num_certain)
-            np.maximum(most, evidence, out=most)
+        nums_certain = {
+            certainty: _count_of_areas(areas, is_suspect, partial(_at_least, damage_map, levels[certainty]))
+            for certainty in alike
+        }
+        most = np.max([_logarithm(num) + certainty for certainty, num in nums_certain.items()], axis=0)
+        if most.max(initial=-math.inf) >= required_evidence:
+            most = _most_evidence(areas, is_suspect, nums_certain)
         spare = max(spare, float(most.max(initial=-math.inf)) - required_evidence)
         _repair(opacities, is_suspect, areas, most - required_evidence)
         del is_suspect, areas  # a scan's may be 400 MB: not those of two levels at once
@@ -151,16 +151,23 @@ def level_of(logit: float) -> int:
     return max(1, math.ceil(255.0 / (1.0 + math.exp(-logit))))
 
 
-def _doubt_of_wide(areas: Areas, is_suspect: np.ndarray, num_certain: np.ndarray) -> np.ndarray:
-    """By how much less the evidence of each area is, (num_areas,) float64, where it is wide and most of it uncertain.
+def _most_evidence(areas: Areas, is_suspect: np.ndarray, nums_certain: Mapping[float, np.ndarray]) -> np.ndarray:
+    """Of each area, (num_areas,) float64: less where it is wide and most of it uncertain. nums_certain: (num_areas,)
+    of each certainty.
 
     Certain samples speak for a stretch of a thin scratch each, but what is wide is one thing: of true damage that is
     wide most samples are certain, of a lamp few (`docs/decisions/0055`).
     """
     num_samples = _count_of_areas(areas, is_suspect, is_suspect.__getitem__)
     wide_share = _count_of_areas(areas, is_suspect, partial(_wide_parts, is_suspect)) / num_samples
-    doubt: np.ndarray = wide_share * _logarithm(num_samples / np.maximum(num_certain, 1.0))
-    return doubt
+    most: np.ndarray = np.max(
+        [
+            _logarithm(num) + certainty - wide_share * _logarithm(num_samples / np.maximum(num, 1.0))
+            for certainty, num in nums_certain.items()
+        ],
+        axis=0,
+    )
+    return most
 
 
 def _at_least(samples: np.ndarray, level: int, rows: slice) -> np.ndarray:
