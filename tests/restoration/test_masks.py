@@ -8,6 +8,7 @@ from skimage.draw import disk, line
 
 from restoration import masks
 from restoration.errors import InvalidOption
+from restoration.windows import opened
 
 REQUIRED = 5.5
 
@@ -136,7 +137,12 @@ def test_how_wide_an_area_is_does_not_depend_on_the_rows_that_are_looked_at_at_a
     damage_map = empty_map(320, 480)
     damage_map[top : top + 60, 100:160] = rng.integers(1, 200, (60, 60))
     damage_map[top + 12 : top + 14] = 200
+    damage_map[top + 20 : top + 50, 200:215] = 200
     found = grade_damage(damage_map)
+    assert found.any()
+    is_suspect = damage_map >= 60
+    by_bands = [masks._wide_parts(is_suspect, slice(row, row + 64)) for row in range(0, 320, 64)]
+    assert np.array_equal(np.concatenate(by_bands), opened(is_suspect, masks.THIN_PX // 2))
     monkeypatch.setattr("restoration.areas.BAND_PX", 1000)
     assert np.array_equal(found, grade_damage(damage_map))
 
